@@ -1,0 +1,547 @@
+"""Events and the time come in, decisions go out. Nothing else in a router decides anything.
+
+`Admission` owns the leases, the queues and the ledger of every pool. The router's shell feeds it what arrives
+on its streams and carries out what it answers; the simulator and the property tests drive the same object.
+It calls no clock: `now` is seconds on any clock that never goes back.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from typing import assert_never
+
+from diplex_core.events import (
+    Again,
+    Ask,
+    Asked,
+    AskKey,
+    Decision,
+    EndedClaim,
+    Event,
+    Granted,
+    HeldClaim,
+    LinkLost,
+    Queued,
+    Redial,
+    Refusal,
+    Refused,
+    Report,
+    Reported,
+    Revoked,
+    RulesChanged,
+    SessionEnded,
+    StopClaim,
+    Ticked,
+    Why,
+    Withdrawn,
+    WorkerFacts,
+)
+from diplex_core.fleet import GIVEN_UP_AFTER, Worker
+from diplex_core.lease import ON_SESSION, Lease, State, Turn
+from diplex_core.ledger import OverCommitted, PoolLedger
+from diplex_core.placement.place import Explained, Placement
+from diplex_core.placement.rules import Wish, need_on
+from diplex_core.waiting import Place, QueueKey, WaitingRoom
+from diplex_core.words import Claim, EndReason, Rules, Seconds
+
+START_WITHIN: Seconds = 5.0
+"""A grant is void if the worker does not see its start within this (design §5.8)."""
+NEVER_STARTED_AFTER: Seconds = START_WITHIN + 1.0
+REBUILD_WITHIN: Seconds = 3.0
+"""After a start nothing is admitted before every worker has reported, or this has passed."""
+MOST_REFUSALS = 20
+
+_GAVE_WAY = frozenset({EndReason.REFUSED, EndReason.PREEMPTED})
+
+
+class Admission:
+    """One router's decisions.
+
+    Args:
+        rules: models, tiers and tenants; replaced by `RulesChanged`.
+        workers: names of the workers that it will be linked to.
+        epoch: 32 bits drawn by the caller at its start: the upper half of every lease id.
+        now: when it starts.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        workers: Iterable[str],
+        *,
+        epoch: int,
+        now: Seconds,
+        placement: Placement | None = None,
+    ) -> None:
+        self.rules = rules
+        self.epoch = epoch
+        self.workers = {name: Worker(name, lost_at=now) for name in workers}
+        self.waiting = WaitingRoom()
+        self.ready = not self.workers
+        self.opened = 0
+        self.closed = 0
+        self.adopted = 0
+        self.refused_by_worker = 0
+        self.over_capacity = 0
+        self.outcomes: Counter[tuple[str, str]] = Counter()  # (decision, reason)
+        self._placement = placement or Placement()
+        self._started = now
+        self._counter = 0
+        self._leases: dict[int, Lease] = {}
+        self._by_key: dict[AskKey, Lease] = {}
+        self._ends: deque[Seconds] = deque(maxlen=64)  # when claims were freed lately: the drain rate
+        self._out: list[Decision] = []
+
+    # What the shell calls.
+
+    def step(self, event: Event, now: Seconds) -> list[Decision]:
+        """Take one event and answer everything that follows from it, in order."""
+        out: list[Decision] = []
+        self._out = out
+        match event:
+            case Asked():
+                self._asked(event.key, event.ask, now)
+            case Withdrawn():
+                self._drop(self._by_key.get(event.key), "the client withdrew it", now)
+            case SessionEnded():
+                for lease in [x for x in self._by_key.values() if x.key and x.key.session == event.session]:
+                    self._session_ended(lease, now)
+            case Reported():
+                self._reported(self.workers[event.worker], event.report, now)
+            case LinkLost():
+                self._link_lost(self.workers[event.worker], event.problem, now)
+            case RulesChanged():
+                self.rules = event.rules
+            case Ticked():
+                self._ticked(now)
+            case _:
+                assert_never(event)
+        self._serve_queues(now)
+        return out
+
+    def leases_by_state(self) -> Mapping[State, int]:
+        return Counter(lease.state for lease in self._leases.values())
+
+    def explain(self, ask: Ask, now: Seconds) -> tuple[Refusal | None, Mapping[str, Explained], str]:
+        """What would happen to this ask now: a refusal or none, every worker's words, and the one picked."""
+        wish = self._wish(ask)
+        if isinstance(wish, Refusal):
+            return wish, {}, ""
+        pools = self._known()
+        picked = self._placement.place(wish, pools)
+        words = {pool.name: self._placement.explain(wish, pool) for pool in pools}
+        return self._hopeless(wish, now), words, picked.name if picked else ""
+
+    # Asks.
+
+    def _asked(self, key: AskKey, ask: Ask, now: Seconds) -> None:
+        wish = self._wish(ask)
+        lease = self._leases.get(ask.again.claim.lease_id) if ask.again else None
+        if isinstance(wish, Refusal):
+            self._refuse(key, lease, wish, now)
+            return
+        queue = QueueKey(wish.model, wish.tier.name, wish.tenant.packages)
+        if lease is None:
+            if self.waiting.waiting(queue) >= wish.tier.max_queue_requests:
+                self._refuse(key, None, self._queue_full(queue, wish), now)
+                return
+            lease = self._open(now - ask.age)
+        elif ask.again is not None and not self._taken_up(lease, ask.again, now):
+            self._refuse(key, lease, _refused_too_often(lease), now)
+            return
+        if lease.key is not None:
+            self._by_key.pop(lease.key, None)
+        lease.key, lease.ask, lease.wish, lease.queue = key, ask, wish, queue
+        lease.deadline = now + ask.timeout if ask.timeout is not None else None
+        self._by_key[key] = lease
+        position = self.waiting.enter(queue, wish.tier.priority, Place(lease.arrived, lease.lease_id))
+        self._serve_queues(now)
+        if lease.lease_id in self.waiting:
+            self._out.append(Queued(key, position))
+
+    def _open(self, arrived: Seconds) -> Lease:
+        self._counter += 1
+        lease = Lease(self.epoch << 32 | self._counter, State.WAITING, arrived)
+        self._leases[lease.lease_id] = lease
+        self.opened += 1
+        return lease
+
+    def _taken_up(self, lease: Lease, again: Again, now: Seconds) -> bool:
+        """Bring a lease back to waiting; False where it was refused too often."""
+        self.waiting.leave(lease.lease_id)
+        if again.claim == lease.claim:
+            self._want_back(lease, EndReason.REVOKED, "the client asked for its request again", now)
+        lease.refusals += again.reason is EndReason.REFUSED
+        lease.turn(Turn.AGAIN)
+        return lease.refusals <= MOST_REFUSALS
+
+    def _wish(self, ask: Ask) -> Wish | Refusal:
+        """The ask in the words of the rules, or the reason why the rules do not know it."""
+        rules = self.rules
+        tenant = rules.tenant_of(ask.api_key)
+        if tenant is None:
+            return Refusal(Why.UNKNOWN_KEY, "the API key belongs to no tenant. Mend: send a configured key")
+        model = ask.model or rules.default_model
+        if model not in rules.models:
+            known = ", ".join(sorted(rules.models))
+            return Refusal(
+                Why.UNKNOWN_MODEL, f"unknown model '{model}'; known: {known}", numbers={"model": model}
+            )
+        tier = rules.tier_named(ask.tier)
+        if tier is None:
+            known = ", ".join(rules.tiers)
+            return Refusal(
+                Why.UNKNOWN_TIER, f"unknown tier '{ask.tier}'; known: {known}", numbers={"tier": ask.tier}
+            )
+        if tenant.tiers is not None and tier.name not in tenant.tiers:
+            allowed = ", ".join(sorted(tenant.tiers))
+            return Refusal(
+                Why.TIER_NOT_ALLOWED, f"tenant {tenant.name} may use tiers {allowed}, not {tier.name}"
+            )
+        if ask.choices < 1 or ask.prompt_tokens < 1:
+            return Refusal(
+                Why.REQUEST_INVALID,
+                f"needs at least one prompt token and one choice, got {ask.prompt_tokens} and {ask.choices}",
+            )
+        cap = min(ask.max_tokens or tier.max_output_tokens, tier.max_output_tokens)
+        produced = ask.again.produced_tokens if ask.again else 0
+        return Wish(
+            model,
+            tier,
+            tenant,
+            ask.prompt_tokens + produced,
+            max(1, cap - produced),
+            ask.max_tokens > 0,
+            ask.choices,
+            ask.block_hashes,
+            ask.again.needed_blocks if ask.again else 0,
+            ask.again.worker if ask.again else "",
+        )
+
+    # Placing what waits.
+
+    def _serve_queues(self, now: Seconds) -> None:
+        """Place heads of queues until each queue's head must wait."""
+        if not self.ready:
+            return
+        for queue in self.waiting.queues():
+            while (head := queue.head) is not None and self._serve(self._leases[head.lease_id], now):
+                pass
+
+    def _serve(self, lease: Lease, now: Seconds) -> bool:
+        """Grant or refuse one waiting lease; False: it must wait."""
+        wish = lease.wish
+        if wish is None or lease.key is None:
+            raise LookupError(f"lease {lease.lease_id:016x} waits without an ask")
+        pool = self._placement.place(wish, self._known())
+        if pool is None:
+            refusal = self._hopeless(wish, now)
+            if refusal is None:
+                return False
+            self._refuse(lease.key, lease, refusal, now)
+            return True
+        self._grant(lease, wish, self.workers[pool.name], now)
+        return True
+
+    def _grant(self, lease: Lease, wish: Wish, worker: Worker, now: Seconds) -> None:
+        if lease.key is None or lease.ask is None:
+            raise LookupError(f"lease {lease.lease_id:016x} is granted without an ask")
+        need = need_on(wish, worker)
+        lease.attempt += 1
+        worker.ledger.charge(lease.claim, need.blocks, need.slots, need.hits)
+        lease.worker = worker.name
+        lease.never_started_at = now + NEVER_STARTED_AFTER
+        lease.turn(Turn.GRANT)
+        self.waiting.leave(lease.lease_id)
+        worker.requests += 1
+        worker.requests_by_tier[wish.tier.name] += 1
+        self.outcomes["granted", ""] += 1
+        produced = lease.ask.again.produced_tokens if lease.ask.again else 0
+        self._out.append(
+            Granted(
+                key=lease.key,
+                claim=lease.claim,
+                worker=worker.facts,
+                request_id=lease.ask.request_id,
+                blocks=need.blocks,
+                slots=need.slots,
+                max_tokens=need.max_tokens + produced,
+                tier=wish.tier.name,
+                tenant=wish.tenant.name,
+                priority=wish.tier.priority,
+                choices=wish.choices,
+                start_by=now + worker.uptime_offset + START_WITHIN,
+                queued=now - lease.arrived,
+            )
+        )
+
+    def _hopeless(self, wish: Wish, now: Seconds) -> Refusal | None:
+        """Why no waiting will help this wish; None: it may."""
+        known = self._known()
+        serving = [pool for pool in known if wish.model in pool.facts.models]
+        if not serving:
+            return Refusal(Why.NO_WORKER, f"no worker serves {wish.model} now", self._retry_after())
+        able = self._placement.able(wish, serving)
+        if able:
+            if all(self.workers[pool.name].gone(now) for pool in able):
+                gone = ", ".join(f"{pool.name} ({pool.trouble})" for pool in able)
+                return Refusal(
+                    Why.NO_WORKER, f"no worker for {wish.model} is up: {gone}", self._retry_after()
+                )
+            return None
+        return self._too_large(wish, serving)
+
+    def _too_large(self, wish: Wish, serving: list[Worker]) -> Refusal:
+        """No pool could take it even when empty: say which numbers stand against it."""
+        words = {pool.name: self._placement.explain(wish, pool).objections for pool in serving}
+        by_size = [pool for pool in serving if not {"pattern", "tier", "tenant"} & words[pool.name].keys()]
+        if not by_size:
+            why = "; ".join(f"{name}: {next(iter(said.values()))}" for name, said in words.items())
+            return Refusal(Why.NOT_PLACEABLE, f"tier {wish.tier.name} has no worker for {wish.model} ({why})")
+        roomiest = max(by_size, key=lambda pool: pool.facts.capacity_blocks * pool.facts.block_tokens)
+        facts = roomiest.facts
+        need = need_on(wish, roomiest)
+        has = facts.capacity_blocks - facts.guard_blocks
+        most = min(facts.context or has * facts.block_tokens, has * facts.block_tokens)
+        return Refusal(
+            Why.REQUEST_TOO_LARGE,
+            f"the request fits no pool: {wish.prompt} prompt tokens and {need.max_tokens} output tokens need "
+            f"{need.blocks} KV blocks; the largest, {facts.name}, has {has} and a context of {facts.context} "
+            f"tokens. Mend: at most {most} tokens of prompt and output together",
+            numbers={
+                "needed_blocks": str(need.blocks),
+                "largest_pool_blocks": str(has),
+                "fits_tokens": str(most),
+            },
+        )
+
+    def _queue_full(self, queue: QueueKey, wish: Wish) -> Refusal:
+        waiting = self.waiting.waiting(queue)
+        return Refusal(
+            Why.QUEUE_FULL,
+            f"{waiting} requests of tier {wish.tier.name} wait for {wish.model}",
+            self._retry_after(),
+        )
+
+    def _retry_after(self) -> Seconds:
+        """When what waits now will have been served, by the rate at which claims were freed lately."""
+        if len(self._ends) < 2:
+            return 1.0
+        span = self._ends[-1] - self._ends[0]
+        return max(1.0, span / (len(self._ends) - 1) * (len(self.waiting) + 1))
+
+    def _known(self) -> list[Worker]:
+        return [worker for worker in self.workers.values() if worker.known is not None]
+
+    # Ends of a lease that come from the client, or from time.
+
+    def _refuse(self, key: AskKey, lease: Lease | None, refusal: Refusal, now: Seconds) -> None:
+        if lease is not None:
+            self._drop(lease, refusal.message, now)
+        self.outcomes["refused", refusal.why] += 1
+        self._out.append(Refused(key, refusal))
+
+    def _session_ended(self, lease: Lease, now: Seconds) -> None:
+        if lease.state in ON_SESSION:
+            self._drop(lease, "the client's session ended", now)
+        elif lease.key is not None:  # its token stream goes on; the client may come back with a new session
+            del self._by_key[lease.key]
+            lease.key = None
+
+    def _drop(self, lease: Lease | None, reason: str, now: Seconds) -> None:
+        """Close a lease that lives on its session, and take back what it was granted."""
+        if lease is None or lease.state not in ON_SESSION:
+            return
+        self._want_back(lease, EndReason.REVOKED, reason, now)
+        self._close(lease, Turn.DROPPED)
+
+    def _want_back(self, lease: Lease, reason: EndReason, message: str, now: Seconds) -> None:
+        """The lease's present claim, if it is still charged, is to be ended at its worker."""
+        worker = self.workers.get(lease.worker)
+        if worker is not None and worker.ledger.reclaim(lease.claim):
+            self._out.append(StopClaim(worker.name, lease.claim, reason, Refusal(Why.NEVER_STARTED, message)))
+
+    def _close(self, lease: Lease, turn: Turn) -> None:
+        if not lease.turn(turn):
+            return
+        self.waiting.leave(lease.lease_id)
+        del self._leases[lease.lease_id]
+        if lease.key is not None:
+            self._by_key.pop(lease.key, None)
+        self.closed += 1
+
+    def _ticked(self, now: Seconds) -> None:
+        if not self.ready and now - self._started >= REBUILD_WITHIN:
+            self.ready = True
+        for worker in self.workers.values():
+            if not worker.linked and not worker.given_up and now - worker.lost_at >= GIVEN_UP_AFTER:
+                self._give_up(worker, now)
+        for lease in list(self._leases.values()):
+            if lease.state is State.GRANTED and now >= lease.never_started_at:
+                self._never_started(lease, now)
+            elif lease.state is State.WAITING:
+                self._overdue(lease, now)
+
+    def _never_started(self, lease: Lease, now: Seconds) -> None:
+        refusal = Refusal(
+            Why.NEVER_STARTED,
+            f"{lease.worker} saw no start within {NEVER_STARTED_AFTER:.0f} s of the grant",
+            0.0,
+        )
+        key, claim = lease.key, lease.claim
+        self._drop(lease, refusal.message, now)
+        if key is not None:
+            self._out.append(Revoked(key, claim, refusal))
+
+    def _overdue(self, lease: Lease, now: Seconds) -> None:
+        if lease.key is None or lease.wish is None:
+            return
+        waited, most = now - lease.arrived, lease.wish.tier.max_queue
+        if lease.deadline is not None and now >= lease.deadline:
+            refusal = Refusal(
+                Why.DEADLINE_PASSED, f"waited {waited:.1f} s for room, to the end of its deadline"
+            )
+        elif most is not None and waited >= most and self.ready:
+            refusal = Refusal(
+                Why.QUEUED_TOO_LONG,
+                f"waited {waited:.1f} s for room; tier {lease.wish.tier.name} waits {most:g} s at most",
+                self._retry_after(),
+            )
+        else:
+            return
+        self._refuse(lease.key, lease, refusal, now)
+
+    # What workers say.
+
+    def _reported(self, worker: Worker, report: Report, now: Seconds) -> None:
+        if report.number != worker.last_number + 1 and report.number != 1:
+            self._out.append(
+                Redial(worker.name, f"report {worker.last_number + 1} is missing, {report.number} came")
+            )
+            return
+        if report.facts is not None:
+            self._introduced(worker, report.facts, now)
+        if worker.known is None:
+            self._out.append(Redial(worker.name, "the first report did not say what the worker is"))
+            return
+        worker.note(report, now)
+        facts = worker.facts
+        if report.used_blocks > facts.capacity_blocks or report.used_slots > facts.capacity_slots:
+            self.over_capacity += 1
+        for held in report.held:
+            self._held(worker, held, now)
+        for ended in report.ended:
+            self._ended(worker, ended, now)
+        if report.full:
+            self._reconcile(worker, {held.claim for held in report.held})
+        if not self.ready and all(w.reported_at is not None for w in self.workers.values()):
+            self.ready = True
+
+    def _introduced(self, worker: Worker, facts: WorkerFacts, now: Seconds) -> None:
+        """A worker says what it is; a new boot, or a pool of another size, starts a new account."""
+        known = worker.known
+        worker.known = facts
+        size = (facts.boot, facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks)
+        if known is not None and size == (
+            known.boot,
+            known.capacity_blocks,
+            known.capacity_slots,
+            known.guard_blocks,
+        ):
+            return
+        self._lose_claims(worker, now)
+        worker.ledger = PoolLedger(facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks)
+
+    def _held(self, worker: Worker, held: HeldClaim, now: Seconds) -> None:
+        claim = held.claim
+        lease = self._leases.get(claim.lease_id)
+        if claim not in worker.ledger:
+            worker.ledger.adopt(claim, held.blocks, held.slots)
+            if lease is None:
+                self._adopt(worker, held, now)
+            elif lease.claim != claim or lease.worker != worker.name:
+                # The client has asked anew since; what still runs of the older attempt is nobody's.
+                worker.ledger.reclaim(claim)
+                stale = Refusal(Why.NEVER_STARTED, "the request was asked for again since")
+                self._out.append(StopClaim(worker.name, claim, EndReason.REVOKED, stale))
+            return
+        try:
+            worker.ledger.confirm(claim, held.blocks)
+        except OverCommitted:
+            worker.ledger.release(claim)
+            worker.ledger.adopt(claim, held.blocks, held.slots)
+        if lease is not None and lease.claim == claim:
+            lease.turn(Turn.HELD)
+
+    def _adopt(self, worker: Worker, held: HeldClaim, now: Seconds) -> None:
+        """A claim that an earlier life of this router granted runs on under its old id."""
+        self._leases[held.claim.lease_id] = Lease(
+            held.claim.lease_id, State.RUNNING, now, attempt=held.claim.attempt, worker=worker.name
+        )
+        self.opened += 1
+        self.adopted += 1
+
+    def _ended(self, worker: Worker, ended: EndedClaim, now: Seconds) -> None:
+        if worker.ledger.release(ended.claim) is not None:
+            self._ends.append(now)
+        worker.output_tokens += ended.output_tokens
+        refused = ended.reason is EndReason.REFUSED
+        worker.refused += refused
+        self.refused_by_worker += refused
+        lease = self._leases.get(ended.claim.lease_id)
+        if lease is None or lease.claim != ended.claim:
+            return
+        if ended.reason in _GAVE_WAY and lease.key is not None:
+            lease.turn(Turn.GAVE_WAY)
+        else:
+            self._close(lease, Turn.ENDED)
+
+    def _reconcile(self, worker: Worker, held: set[Claim]) -> None:
+        """A full report lists every claim: one that the worker held and that is missing is over."""
+        for claim in worker.ledger.claims():
+            charge = worker.ledger.charge_of(claim)
+            if claim in held or charge is None or not charge.held:
+                continue  # not held yet is not yet missing: its start may be on its way
+            worker.ledger.release(claim)
+            lease = self._leases.get(claim.lease_id)
+            if lease is not None and lease.claim == claim:
+                self._close(lease, Turn.ENDED)
+
+    def _link_lost(self, worker: Worker, problem: str, now: Seconds) -> None:
+        if worker.linked or not worker.problem:
+            worker.lost_at = now
+        worker.linked = False
+        worker.problem = problem or "its link broke"
+        worker.last_number = 0
+
+    def _give_up(self, worker: Worker, now: Seconds) -> None:
+        worker.given_up = True
+        self._lose_claims(worker, now)
+        if not self.ready and all(w.given_up or w.reported_at is not None for w in self.workers.values()):
+            self.ready = True
+
+    def _lose_claims(self, worker: Worker, now: Seconds) -> None:
+        """Every claim on this worker is void: it was given up, or started anew."""
+        for claim in worker.ledger.claims():
+            worker.ledger.release(claim)
+            lease = self._leases.get(claim.lease_id)
+            if lease is not None and lease.claim == claim:
+                self._close(lease, Turn.ENDED)
+
+    def resend_stops(self, worker: str) -> list[StopClaim]:
+        """The stops that a new link has to repeat: the old one may have lost them."""
+        again = Refusal(Why.NEVER_STARTED, "taken back by the router")
+        ledger = self.workers[worker].ledger
+        charges = ((claim, ledger.charge_of(claim)) for claim in ledger.claims())
+        return [
+            StopClaim(worker, c, EndReason.REVOKED, again)
+            for c, charge in charges
+            if charge and charge.reclaiming
+        ]
+
+
+def _refused_too_often(lease: Lease) -> Refusal:
+    return Refusal(
+        Why.REFUSED_TOO_OFTEN,
+        f"workers refused the request {lease.refusals} times; the last was {lease.worker}",
+        1.0,
+    )

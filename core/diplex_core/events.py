@@ -1,0 +1,244 @@
+"""What can happen to admission, and what it can answer. The shells translate to and from the wire."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, TypeAlias
+
+from diplex_core.words import BlockHash, Blocks, Claim, EndReason, Pattern, Rules, Seconds, Slots, Tokens
+
+
+class AskKey(NamedTuple):
+    """Where an ask came from: the client's session, and the client's number on it."""
+
+    session: int
+    ask_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Why a request is asked for once more: the claim that came to nothing, and what it left behind."""
+
+    claim: Claim
+    reason: EndReason
+    worker: str = ""
+    produced_tokens: Tokens = 0
+    needed_blocks: Blocks = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request for room. `max_tokens` 0: not stated; `age`: seconds since it was first asked anywhere."""
+
+    request_id: str
+    model: str
+    tier: str = ""
+    api_key: str = ""
+    prompt_tokens: Tokens = 0
+    exact: bool = False
+    block_hashes: tuple[BlockHash, ...] = ()
+    max_tokens: Tokens = 0
+    choices: int = 1
+    timeout: Seconds | None = None
+    age: Seconds = 0.0
+    again: Again | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """What a worker says of itself in a full report."""
+
+    name: str
+    package: str
+    pattern: Pattern
+    models: frozenset[str]
+    boot: int
+    address: str
+    block_tokens: Tokens
+    capacity_blocks: Blocks
+    capacity_slots: Slots
+    guard_blocks: Blocks = 0
+    context: Tokens = 0
+    can_resume: bool = True
+    tiers: frozenset[str] = frozenset()
+    engine: str = ""
+    simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeldClaim:
+    """A claim that the worker holds, with its whole size."""
+
+    claim: Claim
+    blocks: Blocks
+    slots: Slots
+    prefilled: bool = False
+    output_tokens: Tokens = 0
+    prompt_tokens: Tokens = 0
+    tier: str = ""
+    tenant: str = ""
+    request_id: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedClaim:
+    """A claim that the worker holds no longer."""
+
+    claim: Claim
+    reason: EndReason
+    prompt_tokens: Tokens = 0
+    output_tokens: Tokens = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One message up a link. Read in the order held, ended."""
+
+    number: int
+    full: bool
+    uptime: Seconds
+    used_blocks: Blocks
+    used_slots: Slots
+    foreign_blocks: Blocks = 0
+    foreign_slots: Slots = 0
+    held: tuple[HeldClaim, ...] = ()
+    ended: tuple[EndedClaim, ...] = ()
+    facts: WorkerFacts | None = None
+    observed_blocks: Blocks | None = None
+    draining: bool = False
+    engine_problem: str = ""  # empty: the engine answers
+    peak_blocks: Blocks = 0
+    peak_slots: Slots = 0
+
+
+# What can happen.
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    key: AskKey
+    ask: Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    key: AskKey
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    worker: str
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost:
+    worker: str
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RulesChanged:
+    rules: Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time has passed; whatever is due by now happens."""
+
+
+Event: TypeAlias = Asked | Withdrawn | SessionEnded | Reported | LinkLost | RulesChanged | Ticked
+
+
+# What can be answered.
+
+
+class Why(StrEnum):
+    """Why a request is refused. The router maps each to a gRPC code; clients read it as the reason."""
+
+    UNKNOWN_MODEL = "UNKNOWN_MODEL"
+    UNKNOWN_TIER = "UNKNOWN_TIER"
+    UNKNOWN_KEY = "UNKNOWN_KEY"
+    TIER_NOT_ALLOWED = "TIER_NOT_ALLOWED"
+    REQUEST_INVALID = "REQUEST_INVALID"
+    REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
+    NO_WORKER = "NO_WORKER"
+    NOT_PLACEABLE = "NOT_PLACEABLE"
+    QUEUE_FULL = "QUEUE_FULL"
+    QUEUED_TOO_LONG = "QUEUED_TOO_LONG"
+    DEADLINE_PASSED = "DEADLINE_PASSED"
+    REFUSED_TOO_OFTEN = "REFUSED_TOO_OFTEN"
+    NEVER_STARTED = "NEVER_STARTED"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refusal's words and numbers. `retry_after` None: trying again will not help."""
+
+    why: Why
+    message: str
+    retry_after: Seconds | None = None
+    numbers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    key: AskKey
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Room on a worker. `start_by` is on the worker's own clock, `queued` from ask to grant."""
+
+    key: AskKey
+    claim: Claim
+    worker: WorkerFacts
+    request_id: str
+    blocks: Blocks
+    slots: Slots
+    max_tokens: Tokens
+    tier: str
+    tenant: str
+    priority: int
+    choices: int
+    start_by: Seconds
+    queued: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    key: AskKey
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    key: AskKey
+    claim: Claim
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class StopClaim:
+    worker: str
+    claim: Claim
+    reason: EndReason
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Redial:
+    """Reports are missing: the link is to be opened anew."""
+
+    worker: str
+    reason: str
+
+
+Decision: TypeAlias = Queued | Granted | Refused | Revoked | StopClaim | Redial

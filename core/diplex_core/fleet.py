@@ -1,0 +1,80 @@
+"""The workers as a router knows them: their links, their words of themselves, and their pools' accounts."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from diplex_core.events import Report, WorkerFacts
+from diplex_core.ledger import PoolLedger
+from diplex_core.words import Seconds
+
+GIVEN_UP_AFTER: Seconds = 3.0
+"""A worker without a link for this long is given up: its claims are freed, its leases closed."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker's record. Its claims are charged in `ledger`, from one boot of the worker to the next."""
+
+    name: str
+    known: WorkerFacts | None = None
+    ledger: PoolLedger = field(default_factory=lambda: PoolLedger(0, 0))
+    linked: bool = False
+    given_up: bool = False
+    lost_at: Seconds = 0.0
+    problem: str = "no link yet"
+    engine_problem: str = ""
+    engine_lost_at: Seconds = 0.0
+    draining: bool = False
+    last_number: int = 0
+    reported_at: Seconds | None = None
+    uptime_offset: Seconds = 0.0  # the worker's clock less ours
+    peak_blocks: int = 0
+    peak_slots: int = 0
+    requests: int = 0
+    requests_by_tier: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    output_tokens: int = 0
+
+    @property
+    def facts(self) -> WorkerFacts:
+        if self.known is None:
+            raise LookupError(f"worker {self.name} has not said what it is")
+        return self.known
+
+    @property
+    def trouble(self) -> str:
+        """Why it takes nothing new, as a user may read it; empty: it does."""
+        if self.given_up or not self.linked:
+            return self.problem or "no link"
+        if self.engine_problem:
+            return self.engine_problem
+        return "draining" if self.draining else ""
+
+    def gone(self, now: Seconds) -> bool:
+        """Not worth waiting for: given up, or its engine has been silent for as long."""
+        return self.given_up or (bool(self.engine_problem) and now - self.engine_lost_at >= GIVEN_UP_AFTER)
+
+    @property
+    def state(self) -> str:
+        if self.known is None:
+            return "down" if self.given_up else "connecting"
+        if not self.linked:
+            return "down" if self.given_up else "lost"
+        if self.engine_problem:
+            return "down"
+        return "draining" if self.draining else "up"
+
+    def note(self, report: Report, now: Seconds) -> None:
+        """Take over the figures of a report; claims are admission's business."""
+        self.linked, self.given_up, self.problem = True, False, ""
+        self.last_number = report.number
+        self.reported_at = now
+        self.uptime_offset = report.uptime - now
+        if report.engine_problem and not self.engine_problem:
+            self.engine_lost_at = now
+        self.engine_problem = report.engine_problem
+        self.draining = report.draining
+        self.peak_blocks, self.peak_slots = report.peak_blocks, report.peak_slots
+        self.ledger.blocks.foreign = report.foreign_blocks
+        self.ledger.slots.foreign = report.foreign_slots
+        self.ledger.observed = report.observed_blocks

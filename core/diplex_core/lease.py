@@ -1,0 +1,94 @@
+"""A lease's life as a table: which event is legal in which state, and where it leads.
+
+    WAITING ──granted──▶ GRANTED ──held──▶ RUNNING ──ended──▶ CLOSED
+       ▲                    │                 │
+       └──────asked again───┴──── BETWEEN ◀───┘  (refused by the worker, or preempted)
+
+Whose life it is: waiting, granted or between two attempts, the client's `Router.Session`'s: when that ends,
+or by withdrawal, the lease is closed. Running, the token stream's: only the worker's word ends it. Closed
+leases are forgotten; a claim of one may stay charged until its worker confirms it free.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import Final
+
+from diplex_core.events import Ask, AskKey
+from diplex_core.placement.rules import Wish
+from diplex_core.waiting import QueueKey
+from diplex_core.words import Claim, Seconds
+
+
+class State(Enum):
+    WAITING = auto()
+    GRANTED = auto()
+    RUNNING = auto()
+    BETWEEN = auto()
+    CLOSED = auto()
+
+
+class Turn(Enum):
+    """What turns a lease's life."""
+
+    GRANT = auto()  # room was found
+    HELD = auto()  # the worker took the claim on
+    AGAIN = auto()  # the client asks once more
+    GAVE_WAY = auto()  # the worker refused or preempted the claim
+    ENDED = auto()  # the worker ended the claim for good, or was lost with it
+    DROPPED = auto()  # withdrawn, its session ended, refused, or never started
+
+
+NEXT: Final[Mapping[tuple[State, Turn], State]] = MappingProxyType(
+    {
+        (State.WAITING, Turn.GRANT): State.GRANTED,
+        (State.WAITING, Turn.AGAIN): State.WAITING,  # the session broke, the client repeats itself
+        (State.WAITING, Turn.DROPPED): State.CLOSED,
+        (State.GRANTED, Turn.HELD): State.RUNNING,
+        (State.GRANTED, Turn.AGAIN): State.WAITING,
+        (State.GRANTED, Turn.GAVE_WAY): State.BETWEEN,
+        (State.GRANTED, Turn.ENDED): State.CLOSED,
+        (State.GRANTED, Turn.DROPPED): State.CLOSED,
+        (State.RUNNING, Turn.HELD): State.RUNNING,
+        (State.RUNNING, Turn.AGAIN): State.WAITING,
+        (State.RUNNING, Turn.GAVE_WAY): State.BETWEEN,
+        (State.RUNNING, Turn.ENDED): State.CLOSED,
+        (State.BETWEEN, Turn.AGAIN): State.WAITING,
+        (State.BETWEEN, Turn.DROPPED): State.CLOSED,
+    }
+)
+
+# In these states the lease lives on its client's session.
+ON_SESSION: Final = frozenset({State.WAITING, State.GRANTED, State.BETWEEN})
+
+
+@dataclass(slots=True)
+class Lease:
+    """One request at this router. An adopted one has no key and no ask: its client spoke to another life
+    of the router."""
+
+    lease_id: int
+    state: State
+    arrived: Seconds
+    key: AskKey | None = None
+    ask: Ask | None = None
+    wish: Wish | None = None
+    queue: QueueKey | None = None
+    attempt: int = 0
+    worker: str = ""
+    refusals: int = 0
+    deadline: Seconds | None = None
+    never_started_at: Seconds = 0.0
+
+    @property
+    def claim(self) -> Claim:
+        return Claim(self.lease_id, self.attempt)
+
+    def turn(self, turn: Turn) -> bool:
+        """Take a turn; False where the table knows no such turn in this state, which changes nothing."""
+        to = NEXT.get((self.state, turn))
+        if to is None:
+            return False
+        self.state = to
+        return True

@@ -1,0 +1,196 @@
+"""The router's account of one pool: what each claim is charged, and what is free to promise.
+
+Two axes, KV blocks and sequence slots. On each of them, always and under any order of events:
+
+    reserved + pinned + reclaiming + guard <= capacity
+
+reserved    what live claims hold for themselves
+pinned      resident prefix blocks that a live claim uses, each counted once: the first claim that hits
+            a block pays for it, the last to leave releases it
+reclaiming  claims that the router wants back and the worker has not yet confirmed free
+guard       never promised
+cached      resident and held by nobody: reusable, evictable, and therefore free
+foreign     held by others (other routers, open requests), as the worker reports; lowers what is free,
+            never below zero, and stands outside the invariant, which binds this router's own claims
+
+The invariant over everybody is the worker's own (`diplex_core.pool`). Claims are freed by key: freeing
+one twice does nothing.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from diplex_core.words import BlockHash, Blocks, Claim, Slots
+
+
+class OverCommitted(ValueError):
+    """A charge would have broken the invariant: the caller did not ask `fits` first."""
+
+
+@dataclass(slots=True)
+class Charge:
+    """What one claim is charged. `held`: the worker has said that it holds it. `stray`: taken over from a
+    report though no room was left for it in this account, so it is counted like foreign."""
+
+    blocks: Blocks
+    slots: Slots
+    hits: frozenset[BlockHash] = frozenset()
+    reclaiming: bool = False
+    held: bool = False
+    stray: bool = False
+
+
+@dataclass(slots=True)
+class Axis:
+    """Sums over all charges on one axis."""
+
+    capacity: int
+    guard: int = 0
+    reserved: int = 0
+    reclaiming: int = 0
+    pinned: int = 0
+    stray: int = 0
+    foreign: int = 0
+    peak: int = 0
+
+    @property
+    def own(self) -> int:
+        """The left side of the invariant."""
+        return self.reserved + self.pinned + self.reclaiming + self.guard
+
+    @property
+    def free(self) -> int:
+        return max(0, self.capacity - self.own - self.stray - self.foreign)
+
+    def move(self, charge: Charge, amount: int) -> None:
+        """Add `amount` (negative: take away) to the sum in which this charge is counted."""
+        if charge.stray:
+            self.stray += amount
+        elif charge.reclaiming:
+            self.reclaiming += amount
+        else:
+            self.reserved += amount
+        self.peak = max(self.peak, self.own - self.guard)
+
+
+class PoolLedger:
+    """The account of one worker's pool, from one of its starts (`boot`) to the next."""
+
+    def __init__(self, capacity: Blocks, slots: Slots, guard: Blocks = 0) -> None:
+        self.blocks = Axis(capacity, guard)
+        self.slots = Axis(slots)
+        self.observed: Blocks | None = None  # a figure that did not arrive is unknown, never zero
+        self._charges: dict[Claim, Charge] = {}
+        self._users: dict[BlockHash, int] = {}  # resident prefix blocks, and how many claims use each
+
+    def __len__(self) -> int:
+        return len(self._charges)
+
+    def __contains__(self, claim: Claim) -> bool:
+        return claim in self._charges
+
+    def charge_of(self, claim: Claim) -> Charge | None:
+        return self._charges.get(claim)
+
+    def claims(self) -> list[Claim]:
+        return list(self._charges)
+
+    @property
+    def cached(self) -> Blocks:
+        return sum(1 for users in self._users.values() if users == 0)
+
+    def hits(self, hashes: Iterable[BlockHash]) -> tuple[BlockHash, ...]:
+        """The leading blocks of a prompt that are resident here: a prefix ends at its first miss."""
+        leading = []
+        for block in hashes:
+            if block not in self._users:
+                break
+            leading.append(block)
+        return tuple(leading)
+
+    def fits(self, blocks: Blocks, slots: Slots, hits: Iterable[BlockHash] = ()) -> bool:
+        return blocks + self._newly_pinned(hits) <= self.blocks.free and slots <= self.slots.free
+
+    def charge(self, claim: Claim, blocks: Blocks, slots: Slots, hits: Iterable[BlockHash] = ()) -> None:
+        """Charge a new claim for blocks of its own, slots, and the resident blocks that it hits.
+
+        Raises:
+            OverCommitted: it does not fit.
+            ValueError: the claim is charged already.
+        """
+        hits = frozenset(hits)
+        if claim in self._charges:
+            raise ValueError(f"claim {claim} is charged already")
+        if not self.fits(blocks, slots, hits):
+            raise OverCommitted(
+                f"claim {claim} needs {blocks} blocks and {slots} slots; "
+                f"{self.blocks.free} and {self.slots.free} are free"
+            )
+        charge = self._charges[claim] = Charge(blocks, slots, hits)
+        for block in hits:
+            self._use(block, 1)
+        self._count(charge, 1)
+
+    def adopt(self, claim: Claim, blocks: Blocks, slots: Slots) -> None:
+        """Take over a claim that the worker says it holds. Never refuses: the worker is the authority."""
+        stray = (
+            blocks + self.blocks.own > self.blocks.capacity or slots + self.slots.own > self.slots.capacity
+        )
+        charge = self._charges[claim] = Charge(blocks, slots, held=True, stray=stray)
+        self._count(charge, 1)
+
+    def confirm(self, claim: Claim, blocks: Blocks) -> None:
+        """The worker holds the claim, with this as its whole size.
+
+        Raises:
+            KeyError: the claim is not charged.
+            OverCommitted: it grew beyond what is left.
+        """
+        charge = self._charges[claim]
+        more = blocks - charge.blocks
+        if more > 0 and not charge.stray and more + self.blocks.own > self.blocks.capacity:
+            raise OverCommitted(f"claim {claim} grew by {more} blocks; {self.blocks.free} are free")
+        self.blocks.move(charge, more)
+        charge.blocks, charge.held = blocks, True
+
+    def reclaim(self, claim: Claim) -> bool:
+        """The router wants the claim back: charged until the worker confirms. False: was so already."""
+        charge = self._charges.get(claim)
+        if charge is None or charge.reclaiming:
+            return False
+        self._count(charge, -1)
+        charge.reclaiming = True
+        self._count(charge, 1)
+        return True
+
+    def release(self, claim: Claim) -> Charge | None:
+        """The worker no longer holds the claim. Releasing it twice does nothing."""
+        charge = self._charges.pop(claim, None)
+        if charge is not None:
+            self._count(charge, -1)
+            for block in charge.hits:
+                self._use(block, -1)
+        return charge
+
+    def stored(self, hashes: Iterable[BlockHash]) -> None:
+        """The engine says that these prefix blocks are resident now."""
+        for block in hashes:
+            self._users.setdefault(block, 0)
+
+    def removed(self, hashes: Iterable[BlockHash]) -> None:
+        """The engine evicted these. A block that a live claim uses stays pinned until that claim ends."""
+        for block in hashes:
+            if self._users.get(block) == 0:
+                del self._users[block]
+
+    def _newly_pinned(self, hits: Iterable[BlockHash]) -> Blocks:
+        return sum(1 for block in set(hits) if self._users.get(block, 0) == 0)
+
+    def _use(self, block: BlockHash, change: int) -> None:
+        before = self._users.get(block, 0)
+        self._users[block] = before + change
+        self.blocks.pinned += (before + change > 0) - (before > 0)
+
+    def _count(self, charge: Charge, sign: int) -> None:
+        self.blocks.move(charge, sign * charge.blocks)
+        self.slots.move(charge, sign * charge.slots)

@@ -1,0 +1,82 @@
+"""The filters. The first group says what a pool is, and rarely changes; the second, how it is now."""
+
+from diplex_core.placement.rules import PoolView, Wish, Word, filter_, need_on, output_on
+
+# Objections of these never go away by waiting.
+LASTING = ("model", "pattern", "tier", "tenant", "context_fits", "pool_fits", "slots_fit")
+# Objections of these may.
+PASSING = ("healthy", "kv_fits", "slot_free")
+
+
+@filter_("model")
+def model(wish: Wish, pool: PoolView) -> Word:
+    """The worker serves the model."""
+    return None if wish.model in pool.facts.models else f"serves {', '.join(sorted(pool.facts.models))}"
+
+
+@filter_("pattern")
+def pattern(wish: Wish, pool: PoolView) -> Word:
+    """The tier allows the worker's pattern."""
+    if pool.facts.pattern in wish.tier.patterns:
+        return None
+    return f"pattern {pool.facts.pattern}; tier {wish.tier.name} allows {', '.join(wish.tier.patterns)}"
+
+
+@filter_("tier")
+def tier(wish: Wish, pool: PoolView) -> Word:
+    """The worker is open to the tier."""
+    if not pool.facts.tiers or wish.tier.name in pool.facts.tiers:
+        return None
+    return f"serves tiers {', '.join(sorted(pool.facts.tiers))} only"
+
+
+@filter_("tenant")
+def tenant(wish: Wish, pool: PoolView) -> Word:
+    """The tenant may use the package."""
+    packages = wish.tenant.packages
+    if packages is None or pool.facts.package in packages:
+        return None
+    return f"tenant {wish.tenant.name} is bound to {', '.join(sorted(packages))}"
+
+
+@filter_("context_fits")
+def context_fits(wish: Wish, pool: PoolView) -> Word:
+    """Prompt and output fit the engine's context."""
+    want, have = wish.prompt + output_on(wish, pool), pool.facts.context
+    return None if not have or want <= have else f"needs a context of {want} tokens, has {have}"
+
+
+@filter_("pool_fits")
+def pool_fits(wish: Wish, pool: PoolView) -> Word:
+    """The empty pool could hold it."""
+    need, have = need_on(wish, pool).blocks, pool.facts.capacity_blocks - pool.facts.guard_blocks
+    return None if need <= have else f"needs {need} KV blocks, the whole pool has {have}"
+
+
+@filter_("slots_fit")
+def slots_fit(wish: Wish, pool: PoolView) -> Word:
+    """The engine runs as many sequences at once as the request has choices."""
+    have = pool.facts.capacity_slots
+    return None if wish.choices <= have else f"needs {wish.choices} sequence slots, the engine has {have}"
+
+
+@filter_("healthy")
+def healthy(wish: Wish, pool: PoolView) -> Word:
+    """The worker is linked, its engine answers, and it is not draining."""
+    return pool.trouble or None
+
+
+@filter_("kv_fits")
+def kv_fits(wish: Wish, pool: PoolView) -> Word:
+    """The pool has the blocks that the tier's reserve policy asks for."""
+    need = need_on(wish, pool)
+    if pool.ledger.fits(need.blocks, 0, need.hits):
+        return None
+    return f"needs {need.blocks} KV blocks, {pool.ledger.blocks.free} are free"
+
+
+@filter_("slot_free")
+def slot_free(wish: Wish, pool: PoolView) -> Word:
+    """The engine has a sequence slot for each choice."""
+    free = pool.ledger.slots.free
+    return None if wish.choices <= free else f"needs {wish.choices} sequence slots, {free} are free"

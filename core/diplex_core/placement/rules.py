@@ -1,0 +1,101 @@
+"""What a filter and a scorer are, what they look at, and the registers they are found in by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from diplex_core.events import WorkerFacts
+from diplex_core.ledger import PoolLedger
+from diplex_core.words import BlockHash, Blocks, Slots, Tenant, Tier, Tokens, blocks_needed
+
+Word: TypeAlias = str | None
+"""A filter's word: nothing, or its objection as a user may read it."""
+
+Score: TypeAlias = float
+"""A scorer's word: 0.0 to 1.0, 1.0 best."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a request wants of a pool."""
+
+    model: str
+    tier: Tier
+    tenant: Tenant
+    prompt: Tokens
+    max_tokens: Tokens
+    stated: bool = True  # False: the client named no max_tokens, and what the pool leaves will do
+    choices: int = 1
+    block_hashes: tuple[BlockHash, ...] = ()
+    least_blocks: Blocks = 0  # what a worker said it needs, when it refused
+    avoid: str = ""  # the worker that refused last
+
+
+class PoolView(Protocol):
+    """A worker as placement sees it; admission's own record of it is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def facts(self) -> WorkerFacts: ...
+    @property
+    def ledger(self) -> PoolLedger: ...
+    @property
+    def trouble(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a wish costs on one pool."""
+
+    blocks: Blocks
+    slots: Slots
+    max_tokens: Tokens
+    hits: tuple[BlockHash, ...] = ()
+
+
+def need_on(wish: Wish, pool: PoolView) -> Need:
+    """The wish counted in this pool's blocks, resident prefix blocks left out."""
+    block = pool.facts.block_tokens
+    hits = pool.ledger.hits(wish.block_hashes)
+    output = output_on(wish, pool)
+    own = blocks_needed(wish.prompt, output, block, choices=wish.choices, cached=len(hits) * block)
+    return Need(max(own, wish.least_blocks), wish.choices, output, hits)
+
+
+def output_on(wish: Wish, pool: PoolView) -> Tokens:
+    """Output tokens of each choice: the wish's own, or where it states none what context and pool leave."""
+    facts = pool.facts
+    if wish.stated:
+        return wish.max_tokens
+    left = (facts.context or wish.prompt + wish.max_tokens) - wish.prompt
+    if wish.choices == 1:
+        left = min(left, (facts.capacity_blocks - facts.guard_blocks) * facts.block_tokens - wish.prompt)
+    return max(1, min(wish.max_tokens, left))
+
+
+Filter: TypeAlias = Callable[[Wish, PoolView], Word]
+Scorer: TypeAlias = Callable[[Wish, PoolView], Score]
+
+FILTERS: dict[str, Filter] = {}
+SCORERS: dict[str, Scorer] = {}
+
+
+def filter_(name: str) -> Callable[[Filter], Filter]:
+    """Register a filter under the name that configuration and `explain` use."""
+
+    def register(rule: Filter) -> Filter:
+        FILTERS[name] = rule
+        return rule
+
+    return register
+
+
+def scorer(name: str) -> Callable[[Scorer], Scorer]:
+    """Register a scorer under the name that configuration and `explain` use."""
+
+    def register(rule: Scorer) -> Scorer:
+        SCORERS[name] = rule
+        return rule
+
+    return register

@@ -1,0 +1,116 @@
+"""The worker's side of the arithmetic: take a claim on or refuse it. What it holds is the truth.
+
+The router's ledger is a view of pools like this one. Any number of routers may hand out grants on a
+worker; because the worker itself refuses what its pool cannot hold, none of them can over-commit it.
+"""
+
+from dataclasses import dataclass
+
+from diplex_core.words import Blocks, Claim, Slots
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """The pool cannot hold the claim now: what was asked for, and what is free."""
+
+    needed_blocks: Blocks
+    free_blocks: Blocks
+    needed_slots: Slots
+    free_slots: Slots
+
+    def __str__(self) -> str:
+        if self.needed_blocks > self.free_blocks:
+            return f"needs {self.needed_blocks} KV blocks, {self.free_blocks} are free"
+        return f"needs {self.needed_slots} sequence slots, {self.free_slots} are free"
+
+
+@dataclass(slots=True)
+class Holding:
+    """What one claim holds, and for which router ("" for a request that came without a grant)."""
+
+    blocks: Blocks
+    slots: Slots
+    owner: str
+
+
+class Pool:
+    """KV blocks and sequence slots of one engine. Invariant: held + guard <= capacity on both axes.
+
+    Args:
+        capacity: blocks that the engine's KV cache has.
+        slots: sequences that the engine runs at once.
+        guard: blocks that are never promised; larger for an engine whose own account is only a gauge.
+    """
+
+    def __init__(self, capacity: Blocks, slots: Slots, guard: Blocks = 0) -> None:
+        if not 0 <= guard <= capacity:
+            raise ValueError(f"a guard of {guard} blocks does not lie within a pool of {capacity}")
+        self.capacity = capacity
+        self.slots = slots
+        self.guard = guard
+        self.used_blocks: Blocks = 0
+        self.used_slots: Slots = 0
+        self.peak_blocks: Blocks = 0
+        self.peak_slots: Slots = 0
+        self._held: dict[Claim, Holding] = {}
+
+    @property
+    def free_blocks(self) -> Blocks:
+        return self.capacity - self.guard - self.used_blocks
+
+    @property
+    def free_slots(self) -> Slots:
+        return self.slots - self.used_slots
+
+    def holding(self, claim: Claim) -> Holding | None:
+        return self._held.get(claim)
+
+    def take(self, claim: Claim, blocks: Blocks, slots: Slots, owner: str) -> NoRoom | None:
+        """Hold blocks and slots for a claim, or say why not; a refusal changes nothing.
+
+        Raises:
+            ValueError: the claim is held already, or a size is negative.
+        """
+        if claim in self._held:
+            raise ValueError(f"claim {claim} is held already")
+        if blocks < 0 or slots < 0:
+            raise ValueError(f"claim {claim} asks for {blocks} blocks and {slots} slots")
+        if blocks > self.free_blocks or slots > self.free_slots:
+            return NoRoom(blocks, self.free_blocks, slots, self.free_slots)
+        self._held[claim] = Holding(blocks, slots, owner)
+        self.used_blocks += blocks
+        self.used_slots += slots
+        self._note_peaks()
+        return None
+
+    def resize(self, claim: Claim, blocks: Blocks) -> NoRoom | None:
+        """Give a held claim a new whole size, or leave it as it is and say why not.
+
+        Raises:
+            KeyError: the claim is not held.
+        """
+        holding = self._held[claim]
+        more = blocks - holding.blocks
+        if more > self.free_blocks:
+            return NoRoom(more, self.free_blocks, 0, self.free_slots)
+        holding.blocks = blocks
+        self.used_blocks += more
+        self._note_peaks()
+        return None
+
+    def release(self, claim: Claim) -> Holding | None:
+        """Free what a claim holds. Doing it twice, or for a claim that was never held, does nothing."""
+        holding = self._held.pop(claim, None)
+        if holding is not None:
+            self.used_blocks -= holding.blocks
+            self.used_slots -= holding.slots
+        return holding
+
+    def held_by_others(self, owner: str) -> tuple[Blocks, Slots]:
+        """Blocks and slots that are held, but not for this router: what it reads as foreign."""
+        others = [h for h in self._held.values() if h.owner != owner]
+        return sum(h.blocks for h in others), sum(h.slots for h in others)
+
+    def _note_peaks(self) -> None:
+        self.peak_blocks = max(self.peak_blocks, self.used_blocks)
+        self.peak_slots = max(self.peak_slots, self.used_slots)

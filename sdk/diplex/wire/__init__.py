@@ -1,0 +1,1 @@
+"""What both ends of a stream share and a .proto cannot say."""

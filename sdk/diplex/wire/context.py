@@ -1,0 +1,45 @@
+"""Trace context travels in each message, not in metadata: a stream is shared by many requests.
+
+Only the OpenTelemetry API is used. Where no SDK is set up, a trace that came in still goes out again.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+def current_traceparent() -> tuple[str, str]:
+    """W3C `traceparent` and `tracestate` of the span that is current here; empty where there is none."""
+    return traceparent_of(trace.get_current_span())
+
+
+def traceparent_of(span: trace.Span) -> tuple[str, str]:
+    """W3C `traceparent` and `tracestate` of a span; both empty for one that records nothing valid."""
+    if not span.get_span_context().is_valid:
+        return "", ""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier, trace.set_span_in_context(span, Context()))
+    return carrier.get("traceparent", ""), carrier.get("tracestate", "")
+
+
+def parent_of(traceparent: str, tracestate: str = "") -> Context:
+    """The context to start a child span in. What is no traceparent gives an empty one: a new trace."""
+    if not traceparent:
+        return Context()
+    return _PROPAGATOR.extract({"traceparent": traceparent, "tracestate": tracestate}, Context())
+
+
+@contextmanager
+def attach(traceparent: str, tracestate: str = "") -> Iterator[None]:
+    """Make the sender's span the current one inside the `with` block."""
+    token = otel_context.attach(parent_of(traceparent, tracestate))
+    try:
+        yield
+    finally:
+        otel_context.detach(token)

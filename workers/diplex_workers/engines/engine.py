@@ -1,0 +1,131 @@
+"""What a worker asks of an engine, and what an engine tells its worker.
+
+An engine computes tokens and knows nothing of grants, leases or routers; the worker knows those and
+nothing of how tokens come about. A new engine is one file beside this one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from diplex.v1 import generation_pb2 as pb
+from diplex.wire.status import Problem
+from diplex_core.words import Blocks, Claim, EndReason, Slots, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A model that the engine serves, under the name that clients use."""
+
+    name: str
+    has_chat_template: bool = True
+    tokenizer_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the engine is, known once it is ready. The pool is counted in these figures.
+
+    `guard_blocks` are never promised; `context` is the longest prompt plus output in tokens;
+    `time_scale` is how many simulated seconds pass in a real one (1.0 on real engines).
+    """
+
+    kind: str
+    models: tuple[ModelFacts, ...]
+    block_tokens: Tokens
+    capacity_blocks: Blocks
+    capacity_slots: Slots
+    context: Tokens
+    version: str = ""
+    guard_blocks: Blocks = 0
+    simulated: bool = False
+    calibration: str = ""
+    can_resume: bool = True
+    time_scale: float = 1.0
+    prefill_budget_tokens: Tokens = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A prompt's length. Not `exact`: an upper bound, because the engine would not say."""
+
+    tokens: Tokens
+    exact: bool = True
+    ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request that the worker has room for. `resume` holds output of an earlier attempt, or nothing."""
+
+    claim: Claim
+    model: str
+    prompt: pb.Prompt
+    counted: Counted
+    sampling: pb.Sampling
+    max_tokens: Tokens
+    choices: int = 1
+    resume: pb.Resume | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """News of one choice of one job: `count` new tokens (their ids where the engine tells them).
+
+    `end` set: the choice's last word. An engine whose job was cancelled says CANCELLED for each choice
+    that was still running, once the engine's memory for it is free; only then does the worker free
+    the claim. `problem` goes with FAILED and REFUSED.
+    """
+
+    claim: Claim
+    choice: int = 0
+    count: Tokens = 0
+    ids: tuple[int, ...] = ()
+    text: str = ""
+    end: EndReason | None = None
+    problem: Problem | None = None
+    cached_tokens: Tokens = 0
+
+
+class Host(Protocol):
+    """The worker as the engine sees it. Called on the event loop, never from another thread."""
+
+    def ready(self, facts: Facts) -> None:
+        """The engine takes jobs from now on; said again when it came back after `unready`."""
+
+    def unready(self, problem: str) -> None:
+        """The engine does not answer, for a reason that a user may read. Its jobs are told FAILED."""
+
+    def deliver(self, outputs: Sequence[Output]) -> None:
+        """News of one engine iteration, all sequences in one call: it becomes one frame a stream."""
+
+    def prefilling(self, claim: Claim) -> None:
+        """The engine begins to read this job's prompt: where queueing in the engine ends."""
+
+
+class Engine(Protocol):
+    """One engine and its KV cache."""
+
+    async def serve(self, host: Host) -> None:
+        """Run until cancelled; owns every task and process that the engine needs, and ends them."""
+
+    async def count(self, model: str, prompt: pb.Prompt) -> Counted:
+        """The prompt's tokens, chat template included.
+
+        Raises:
+            Problem: INVALID_ARGUMENT for a prompt that the engine cannot read.
+        """
+
+    def submit(self, job: Job) -> None:
+        """Start a job; its outputs come through the host. Never blocks, never raises for a bad job:
+        that is an Output with FAILED."""
+
+    def cancel(self, claim: Claim) -> None:
+        """Stop a job as soon as may be. Unknown or ended claims are ignored."""
+
+    def observed_blocks(self) -> Blocks | None:
+        """Blocks in use by the engine's own account; `None` where it does not tell."""
+
+    def slots_now(self) -> Slots | None:
+        """Sequences that the engine runs now, by its own account; `None` where it does not tell."""
