@@ -13,8 +13,12 @@ SET_UP := .venv/.set-up
 PROTOS := $(wildcard proto/diplex/v1/*.proto)
 STUBS := sdk/diplex/v1/router_pb2.py
 PYTEST := $(PY) -m pytest -q -p no:cacheprovider
-EXTRAS := --extra server --extra rest --extra llamacpp --group dev
+EXTRAS := --extra server --extra rest --extra llamacpp
 CHAOS := tests/journeys/test_client_death.py tests/journeys/test_worker_death.py tests/journeys/test_router_death.py
+
+# $(call export,what it is,which groups): pins of uv.lock, which itself is not kept, for it says where files came from.
+export = { echo "\# $(1). Made by make pins from pyproject.toml."; \
+	$(UV) export --quiet --frozen --format requirements.txt $(EXTRAS) $(2) --no-emit-project --no-header; }
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -96,10 +100,9 @@ docs: setup ## check the docs: links, blocks that must parse, commands that must
 
 pins: $(SET_UP) ## newest versions that pyproject.toml allows, with hashes, into requirements/
 	@$(UV) lock --quiet --upgrade
-	@{ echo "# Everything that development needs. Made by \`make pins\` from pyproject.toml."; \
-		$(UV) export --quiet --frozen --format requirements.txt $(EXTRAS) --no-emit-project --no-header; \
-		} > requirements/dev.txt
-	@{ echo "# What installs the rest. Made by \`make pins\`."; \
+	@$(call export,Everything that development needs,--group dev) > requirements/dev.txt
+	@$(call export,What a server needs,--no-dev) > requirements/serve.txt
+	@{ echo "# What installs the rest. Made by make pins."; \
 		echo uv | $(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate -; \
 		} > requirements/uv.txt
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+
 from diplex_core.admission import Admission
 from diplex_core.events import (
     Ask,
@@ -29,9 +30,21 @@ RULES = Rules(
 )
 
 
-def facts(name: str, pattern: Pattern = Pattern.A, *, blocks: int = 100, slots: int = 4, boot: int = 1) -> WorkerFacts:
+def worker_facts(
+    name: str, pattern: Pattern = Pattern.A, *, blocks: int = 100, slots: int = 4, boot: int = 1
+) -> WorkerFacts:
     return WorkerFacts(
-        name, name, pattern, frozenset({MODEL}), boot, f"{name}:1", 32, blocks, slots, context=32768, engine="sim"
+        name,
+        name,
+        pattern,
+        frozenset({MODEL}),
+        boot,
+        f"{name}:1",
+        32,
+        blocks,
+        slots,
+        context=32768,
+        engine="sim",
     )
 
 
@@ -81,7 +94,9 @@ class Desk:
         )
         return self.tell(Reported(worker, report))
 
-    def ask(self, prompt: int = 32, max_tokens: int = 32, *, session: int = 1, **more: object) -> list[Decision]:
+    def ask(
+        self, prompt: int = 32, max_tokens: int = 32, *, session: int = 1, **more: object
+    ) -> list[Decision]:
         self.asks += 1
         ask = Ask(f"r{self.asks}", MODEL, prompt_tokens=prompt, max_tokens=max_tokens, **more)  # type: ignore[arg-type]
         return self.tell(Asked(AskKey(session, self.asks), ask))
@@ -104,6 +119,11 @@ class Desk:
 
     def free(self, worker: str) -> int:
         return self.admission.workers[worker].ledger.blocks.free
+
+
+@pytest.fixture
+def facts() -> Callable[..., WorkerFacts]:
+    return worker_facts
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The router's account of one pool."""
 
 import pytest
+
 from diplex_core.ledger import OverCommitted, PoolLedger
 from diplex_core.words import Claim, blocks_needed
 

@@ -1,6 +1,7 @@
 """The worker's own arithmetic."""
 
 import pytest
+
 from diplex_core.pool import Pool
 from diplex_core.words import Claim
 

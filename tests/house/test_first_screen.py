@@ -1,4 +1,4 @@
-"""The README's first screen agrees with the house: its targets exist, its ports are the ones that are bound."""
+"""The README's first screen agrees with the house: its targets and commands exist, its port is ours."""
 
 import re
 from pathlib import Path

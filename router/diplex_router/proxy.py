@@ -1,0 +1,112 @@
+"""`Generate`: one request carried through the router, for clients that know no grants.
+
+The router plays the client's part towards itself: the same `RequestLife` that the SDK runs, asking at a desk
+that is a function call away.
+"""
+
+from typing import TypeAlias
+
+from diplex.v1 import generation_pb2 as pb
+from diplex.v1 import router_pb2
+from diplex.wire.coalesce import Outbox
+from diplex.wire.request import Answers as AskAnswers
+from diplex_core.events import Asked, AskKey, Granted, Queued, Refused, Revoked, Withdrawn
+from diplex_router.driver import Driver
+from diplex_router.session import Answers
+from diplex_router.translate import ask_in_core
+
+Piece: TypeAlias = router_pb2.Queued | router_pb2.Serving | pb.Tokens | pb.Done
+
+
+class LocalDesk:
+    """The asking end of a session that never leaves the process; it shares one for all proxied requests."""
+
+    def __init__(self, driver: Driver, answers: Answers) -> None:
+        self._driver = driver
+        self._answers = answers
+        self._waiting: dict[int, AskAnswers] = {}
+        self._last_id = 0
+        self._session = driver.open_session(self)
+
+    def new_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def ask(self, ask: router_pb2.Ask, answers: AskAnswers) -> None:
+        self._waiting[ask.ask_id] = answers
+        self._driver.tell(Asked(AskKey(self._session, ask.ask_id), ask_in_core(ask, "")))
+
+    def withdraw(self, ask_id: int) -> None:
+        self._waiting.pop(ask_id, None)
+        self._driver.tell(Withdrawn(AskKey(self._session, ask_id)))
+
+    def forget(self, ask_id: int) -> None:
+        """The request is over: nothing will be asked or answered under this number again."""
+        self._waiting.pop(ask_id, None)
+
+    def answer(self, decision: Queued | Granted | Refused | Revoked) -> None:
+        answers = self._waiting.get(decision.key.ask_id)
+        if answers is None:
+            return
+        message = self._answers.of(decision)
+        match message:
+            case router_pb2.Queued():
+                answers.on_queued(message)
+            case router_pb2.Granted():
+                answers.on_granted(message)
+            case router_pb2.Refused():
+                answers.on_refused(message)
+            case router_pb2.Revoked():
+                answers.on_revoked(message)
+
+
+class Proxied:
+    """What a proxied request has to say to its client, gathered while a write is under way."""
+
+    def __init__(self, request_id: str) -> None:
+        self._request_id = request_id
+        self.outbox: Outbox[Piece] = Outbox()
+
+    def on_queued(self, position: int) -> None:
+        self.outbox.put(router_pb2.Queued(position=position))
+
+    def on_serving(self, granted: router_pb2.Granted, grant: pb.Grant) -> None:
+        self.outbox.put(
+            router_pb2.Serving(
+                request_id=self._request_id,
+                worker=grant.worker,
+                package=granted.package,
+                pattern=granted.pattern,
+                engine=granted.engine,
+                simulated=granted.simulated,
+                tier=grant.tier,
+                tenant=grant.tenant,
+                max_tokens=grant.max_tokens,
+                blocks=grant.blocks,
+                queue_ms=granted.queue_ms,
+                lease_id=grant.claim.lease_id,
+            )
+        )
+
+    def on_tokens(self, tokens: pb.Tokens) -> None:
+        self.outbox.put(tokens)
+
+    def on_done(self, done: pb.Done) -> None:
+        self.outbox.put(done)
+        self.outbox.close()
+
+
+def folded(pieces: list[Piece]) -> router_pb2.RouterGenerateResponse:
+    """Everything that gathered, as one message."""
+    message = router_pb2.RouterGenerateResponse()
+    for piece in pieces:
+        match piece:
+            case router_pb2.Queued():
+                message.queued.CopyFrom(piece)
+            case router_pb2.Serving():
+                message.serving.CopyFrom(piece)
+            case pb.Tokens():
+                message.tokens.append(piece)
+            case pb.Done():
+                message.done.CopyFrom(piece)
+    return message

@@ -1,0 +1,111 @@
+"""A router process: the core, its driver, its links and its gRPC server, put together and taken apart."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final
+
+import grpc
+
+from diplex.v1 import router_pb2, router_pb2_grpc
+from diplex.wire.frames import WorkerStreams
+from diplex.wire.metrics_http import serve_metrics
+from diplex.wire.serving import SERVER_OPTIONS, add_standard_services, bind
+from diplex_core.admission import Admission
+from diplex_core.events import Ticked
+from diplex_router.driver import Driver
+from diplex_router.links import Links
+from diplex_router.metrics import Metrics
+from diplex_router.service import RouterService
+from diplex_router.session import Answers
+from diplex_router.settings import RouterSettings
+from diplex_router.view import View
+
+log = logging.getLogger(__name__)
+
+SERVICE: Final = "diplex.v1.Router"
+_TICK: Final = 0.1
+"""Seconds between two looks at what has become due: deadlines, queue bounds, grants never started."""
+_GRACE: Final = 2.0
+
+
+async def run(
+    settings: RouterSettings, *, stop: asyncio.Event, started: Callable[[int], None] = lambda port: None
+) -> None:
+    """Serve until `stop` is set. Direct streams of its leases go on without it.
+
+    Args:
+        started: told the port, once it listens.
+    Raises:
+        PortTaken: it cannot listen where it was told to.
+    """
+    epoch = secrets.randbits(32) or 1
+    begun = time.monotonic()
+    admission = Admission(settings.rules, [spec.name for spec in settings.workers], epoch=epoch, now=begun)
+    driver = Driver(admission, time.monotonic)
+    links = Links(settings.name, epoch, settings.keys, settings.workers, driver)
+    metrics = Metrics(admission)
+    streams = WorkerStreams()
+    view = View(settings.name, admission, settings.workers, links.infos, begun)
+    hello = router_pb2.RouterSessionResponse(router=settings.name, epoch=epoch)
+    service = RouterService(
+        driver, view, metrics, Answers(settings.name, epoch, settings.keys), streams, hello
+    )
+
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    router_pb2_grpc.add_RouterServicer_to_server(service, server)
+    health = add_standard_services(server, [SERVICE])
+    port = await bind(server, settings.host, settings.port, option="--router-port")
+    async with serve_metrics(settings.host, settings.metrics_port, metrics.text, option="--metrics-port"):
+        await server.start()
+        ready = asyncio.Event()
+        driver.on_ready = ready.set
+        if admission.ready:
+            ready.set()
+        log.info("router %s listens on %s:%d, epoch %08x", settings.name, settings.host, port, epoch)
+        started(port)
+        tasks = [
+            asyncio.create_task(links.run(), name="links"),
+            asyncio.create_task(_tick(driver), name="ticks"),
+            asyncio.create_task(_announce(ready, service, health.set_serving), name="readiness"),
+        ]
+        try:
+            await _until(stop, tasks)
+        finally:
+            await health.set_serving(False)
+            await server.stop(_GRACE)
+            await streams.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _tick(driver: Driver) -> None:
+    while True:
+        await asyncio.sleep(_TICK)
+        driver.tell(Ticked())
+
+
+async def _announce(
+    ready: asyncio.Event, service: RouterService, set_serving: Callable[[bool], object]
+) -> None:
+    await ready.wait()
+    service.ready()
+    answer = set_serving(True)
+    if asyncio.iscoroutine(answer):
+        await answer
+    log.info("ready: the ledger is rebuilt")
+    await asyncio.Event().wait()
+
+
+async def _until(stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
+    """Wait for `stop`; a task that ends before has failed, and its failure is the router's."""
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopping}:
+            task.result()
+    finally:
+        stopping.cancel()

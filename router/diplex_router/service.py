@@ -1,0 +1,188 @@
+"""`diplex.v1.Router`, method by method, each a few lines."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+
+from diplex.v1 import generation_pb2 as pb
+from diplex.v1 import router_pb2, router_pb2_grpc
+from diplex.wire.context import current_traceparent
+from diplex.wire.counting import count_or_bound
+from diplex.wire.frames import WorkerStreams
+from diplex.wire.request import RequestLife, Wanted
+from diplex.wire.status import Problem
+from diplex_core.events import Ask
+from diplex_router.driver import Driver
+from diplex_router.metrics import Metrics
+from diplex_router.proxy import LocalDesk, Proxied, folded
+from diplex_router.session import Answers, ClientSession, Context
+from diplex_router.view import View
+
+_LEAST_WATCH_MS: Final = 100
+_GOOD_ENDS: Final = frozenset({pb.END_REASON_STOP, pb.END_REASON_LENGTH})
+
+
+class RouterService(router_pb2_grpc.RouterServicer):
+    """Translates; the driver's core decides."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        view: View,
+        metrics: Metrics,
+        answers: Answers,
+        streams: WorkerStreams,
+        hello: router_pb2.RouterSessionResponse,
+    ) -> None:
+        self._driver = driver
+        self._view = view
+        self._metrics = metrics
+        self._answers = answers
+        self._streams = streams
+        self._hello = hello
+        self._desk = LocalDesk(driver, answers)
+        self._ready = asyncio.Event()
+
+    def ready(self) -> None:
+        """The ledger is rebuilt: what clients ask about the fleet is answered from now on."""
+        self._ready.set()
+
+    async def Session(  # type: ignore[override]  # writes itself: a generator could not gather while it waits
+        self, request_iterator: AsyncIterator[router_pb2.RouterSessionRequest], context: Context
+    ) -> None:
+        await ClientSession(self._driver, self._answers, _key_in(context)).serve(
+            request_iterator, context, self._hello
+        )
+
+    async def Generate(
+        self, request: router_pb2.RouterGenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[router_pb2.RouterGenerateResponse]:
+        request_id = request.request_id or f"req-{uuid.uuid4().hex[:16]}"
+        proxied = Proxied(request_id)
+        wanted = await self._wanted(request, request_id, context)
+        life = RequestLife(wanted, self._desk, self._streams, proxied)
+        life.begin()
+        done: pb.Done | None = None
+        try:
+            while pieces := await proxied.outbox.gather():
+                message = folded(pieces)
+                done = message.done if message.HasField("done") else None
+                yield message
+        finally:
+            if done is None:
+                life.cancel()
+        if done is not None and done.reason not in _GOOD_ENDS and done.error:
+            await Problem.from_bytes(done.error).abort(context)
+
+    async def _wanted(
+        self,
+        request: router_pb2.RouterGenerateRequest,
+        request_id: str,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> Wanted:
+        await self._ready.wait()
+        tokens, exact = request.prompt_tokens, True
+        if not tokens:
+            try:
+                tokens, exact = count_or_bound(request.prompt, self._view.bound_of(request.model))
+            except Problem as problem:
+                await problem.abort(context)
+        traceparent, tracestate = _trace_in(context)
+        return Wanted(
+            request_id=request_id,
+            model=request.model,
+            tier=request.tier,
+            api_key=request.api_key or _key_in(context),
+            prompt=request.prompt,
+            sampling=request.sampling,
+            prompt_tokens=tokens,
+            exact=exact,
+            max_tokens=request.max_tokens,
+            n=request.n or 1,
+            timeout=context.time_remaining(),
+            block_hashes=tuple(request.block_hashes),
+            traceparent=traceparent,
+            tracestate=tracestate,
+        )
+
+    async def CountTokens(
+        self, request: router_pb2.RouterCountTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> router_pb2.RouterCountTokensResponse:
+        await self._ready.wait()
+        try:
+            tokens, exact = count_or_bound(request.prompt, self._view.bound_of(request.model))
+        except Problem as problem:
+            await problem.abort(context)
+        return router_pb2.RouterCountTokensResponse(tokens=tokens, exact=exact)
+
+    async def ListModels(
+        self, request: router_pb2.RouterListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> router_pb2.RouterListModelsResponse:
+        await (
+            self._ready.wait()
+        )  # at most the three seconds of a rebuild: before, nobody has said what it serves
+        return self._view.models()
+
+    async def GetFleet(
+        self, request: router_pb2.RouterGetFleetRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> router_pb2.RouterGetFleetResponse:
+        return router_pb2.RouterGetFleetResponse(fleet=self._view.fleet(self._driver.now()))
+
+    async def WatchFleet(
+        self, request: router_pb2.RouterWatchFleetRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[router_pb2.RouterWatchFleetResponse]:
+        pause = max(_LEAST_WATCH_MS, request.interval_ms or 1000) / 1000
+        while True:
+            yield router_pb2.RouterWatchFleetResponse(fleet=self._view.fleet(self._driver.now()))
+            await asyncio.sleep(pause)
+
+    async def Explain(
+        self, request: router_pb2.RouterExplainRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> router_pb2.RouterExplainResponse:
+        ask = Ask(
+            request_id="explain",
+            model=request.model,
+            tier=request.tier,
+            api_key=request.api_key or _key_in(context),
+            prompt_tokens=request.prompt_tokens or 1,
+            max_tokens=request.max_tokens,
+            choices=request.n or 1,
+        )
+        refusal, words, picked = self._driver.admission.explain(ask, self._driver.now())
+        return router_pb2.RouterExplainResponse(
+            outcome="granted" if picked else "refused" if refusal else "queued",
+            reason=refusal.message if refusal and not picked else "",
+            workers={
+                name: router_pb2.ExplainedWorker(
+                    filters=said.objections, scores=said.scores, total=said.total
+                )
+                for name, said in words.items()
+            },
+            picked=picked,
+        )
+
+    async def GetMetrics(
+        self, request: router_pb2.RouterGetMetricsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> router_pb2.RouterGetMetricsResponse:
+        return router_pb2.RouterGetMetricsResponse(text=self._metrics.text().decode())
+
+
+def _key_in(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """The API key in the `authorization` metadata, with or without `Bearer`; "" where there is none."""
+    value = _metadata(context, "authorization")
+    return value[len("bearer ") :].strip() if value.lower().startswith("bearer ") else value
+
+
+def _trace_in(context: grpc.aio.ServicerContext[Any, Any]) -> tuple[str, str]:
+    sent = _metadata(context, "traceparent")
+    return (sent, _metadata(context, "tracestate")) if sent else current_traceparent()
+
+
+def _metadata(context: grpc.aio.ServicerContext[Any, Any], key: str) -> str:
+    for name, value in context.invocation_metadata() or ():
+        if name == key and isinstance(value, str):
+            return value
+    return ""

@@ -1,0 +1,155 @@
+"""What the router shows of itself: the fleet, its queues and leases, and the models it serves."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from diplex.v1 import generation_pb2 as pb
+from diplex.v1 import router_pb2
+from diplex_core.admission import Admission
+from diplex_core.fleet import Worker
+from diplex_core.lease import State
+from diplex_core.ledger import Axis
+from diplex_core.words import Seconds
+from diplex_router.settings import WorkerSpec
+
+# Before any worker has said better: each byte a token, which no byte-level tokenizer exceeds.
+_UNLEARNED: Final = pb.CountBound(bytes_per_token=1.0, tokens_per_message=16.0, tokens_per_chat=32.0)
+
+
+class View:
+    """Reads, never changes. `infos` are the workers' last words of themselves, by name."""
+
+    def __init__(
+        self,
+        router: str,
+        admission: Admission,
+        specs: Iterable[WorkerSpec],
+        infos: Mapping[str, pb.WorkerInfo],
+        started: Seconds,
+    ) -> None:
+        self._router = router
+        self._admission = admission
+        self._specs = {spec.name: spec for spec in specs}
+        self._infos = infos
+        self._started = started
+
+    def fleet(self, now: Seconds) -> router_pb2.Fleet:
+        admission = self._admission
+        return router_pb2.Fleet(
+            router=self._router,
+            epoch=admission.epoch,
+            ready=admission.ready,
+            workers=[self._worker(worker, now) for worker in admission.workers.values()],
+            queues=[
+                router_pb2.FleetQueue(
+                    model=queue.key.model,
+                    tier=queue.key.tier,
+                    waiting=len(queue.places),
+                    oldest_s=now - queue.places[0].arrived,
+                )
+                for queue in admission.waiting.queues()
+            ],
+            leases=self._leases(),
+            uptime_s=now - self._started,
+        )
+
+    def _leases(self) -> router_pb2.FleetLeases:
+        admission = self._admission
+        states = admission.leases_by_state()
+        return router_pb2.FleetLeases(
+            opened=admission.opened,
+            closed=admission.closed,
+            waiting=states.get(State.WAITING, 0),
+            granted=states.get(State.GRANTED, 0),
+            running=states.get(State.RUNNING, 0),
+            between=states.get(State.BETWEEN, 0),
+            adopted=admission.adopted,
+            refused_by_worker=admission.refused_by_worker,
+            over_capacity=admission.over_capacity,
+        )
+
+    def _worker(self, worker: Worker, now: Seconds) -> router_pb2.FleetWorker:
+        blocks = account(worker.ledger.blocks)
+        blocks.cached = worker.ledger.cached
+        blocks.peak = max(blocks.peak, worker.peak_blocks)
+        if worker.ledger.observed is not None:
+            blocks.observed = worker.ledger.observed
+        slots = account(worker.ledger.slots)
+        slots.peak = max(slots.peak, worker.peak_slots)
+        shown = router_pb2.FleetWorker(
+            info=self._infos.get(worker.name) or self._expected(worker.name),
+            state=worker.state,
+            problem=worker.trouble,
+            blocks=blocks,
+            slots=slots,
+            leases=len(worker.ledger),
+            requests=worker.requests,
+            refused=worker.refused,
+            output_tokens=worker.output_tokens,
+        )
+        if worker.reported_at is not None:
+            shown.report_age_s = now - worker.reported_at
+        return shown
+
+    def _expected(self, name: str) -> pb.WorkerInfo:
+        """A worker that has not spoken yet, as the configuration has it."""
+        spec = self._specs[name]
+        models = [pb.Model(name=model) for model in spec.models]
+        return pb.WorkerInfo(
+            name=name,
+            package=spec.package,
+            pattern=spec.pattern,
+            models=models,
+            address=spec.address,
+            tiers=spec.tiers,
+        )
+
+    def models(self) -> router_pb2.RouterListModelsResponse:
+        rules = self._admission.rules
+        return router_pb2.RouterListModelsResponse(
+            models=[self._model(name) for name in sorted(rules.models)],
+            default_model=rules.default_model,
+            default_tier=rules.default_tier,
+            tiers=list(rules.tiers),
+        )
+
+    def bound_of(self, model: str) -> pb.CountBound:
+        return self._model(model or self._admission.rules.default_model).bound
+
+    def _model(self, name: str) -> pb.Model:
+        """One model over all its workers: the roomiest context, and the bound that holds on each of them."""
+        serving = [
+            (info, model) for info in self._infos.values() for model in info.models if model.name == name
+        ]
+        workers = self._admission.workers
+        up = sum(1 for info, _ in serving if not workers[info.name].trouble)
+        bounds = [model.bound for _, model in serving if model.HasField("bound")]
+        hashes = {model.tokenizer_hash for _, model in serving}
+        return pb.Model(
+            name=name,
+            context=max((info.context for info, _ in serving), default=0),
+            simulated=any(info.simulated for info, _ in serving),
+            has_chat_template=all(model.has_chat_template for _, model in serving),
+            tokenizer_hash=hashes.pop() if len(hashes) == 1 else "",
+            bound=pb.CountBound(
+                bytes_per_token=min(bound.bytes_per_token for bound in bounds),
+                tokens_per_message=max(bound.tokens_per_message for bound in bounds),
+                tokens_per_chat=max(bound.tokens_per_chat for bound in bounds),
+            )
+            if bounds
+            else _UNLEARNED,
+            workers=up,
+        )
+
+
+def account(axis: Axis) -> router_pb2.PoolAccount:
+    return router_pb2.PoolAccount(
+        capacity=axis.capacity,
+        guard=axis.guard,
+        reserved=axis.reserved,
+        pinned=axis.pinned,
+        reclaiming=axis.reclaiming,
+        foreign=axis.foreign + axis.stray,
+        free=axis.free,
+        peak=axis.peak,
+    )

@@ -1,0 +1,226 @@
+"""A whole fleet as users start it: `diplex up` in a process group of its own, from an empty folder.
+
+`fleet(config)` starts one on free ports and waits for its readiness line; the test's end ends it, and a test
+that fails shows what the fleet logged.
+"""
+
+import asyncio
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from diplex.v1 import router_pb2, router_pb2_grpc, worker_pb2, worker_pb2_grpc
+from diplex.wire.serving import channel
+
+READY_WITHIN = 90.0  # seconds; two cores that do nothing else need about five
+END_WITHIN = 15.0
+
+SIMULATED = """\
+models:
+  qwen2.5-72b-instruct: {profile: qwen2.5-72b, weights: mxfp4-mixed, kv_cache: mxfp8}
+default_model: qwen2.5-72b-instruct
+packages:
+  pkg0: {gpu: b200, pattern: C, model: qwen2.5-72b-instruct, engine: {kind: sim, calibration: chapter}}
+  pkg1: {gpu: b200, pattern: A, model: qwen2.5-72b-instruct, engine: {kind: sim, calibration: chapter}}
+tiers:
+  standard: {patterns: [A, C], max_output_tokens: 8192, priority: 50}
+  bulk: {patterns: [A, B], max_output_tokens: 8192, priority: 0}
+default_tier: standard
+"""
+
+Seen = TypeVar("Seen")
+LOGS = pytest.StashKey[list[Path]]()
+
+
+async def until(
+    look: Callable[[], Awaitable[Seen | None]], what: str, *, within: float, every: float = 0.02
+) -> Seen:
+    """Look again and again until there is something to see: the one way in which these tests poll."""
+    deadline = time.monotonic() + within
+    while not (seen := await look()):
+        assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
+        await asyncio.sleep(every)
+    return seen
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now, and whose neighbours 100 above are free too."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            try:
+                other.bind(("127.0.0.1", port + 100))
+            except (OSError, OverflowError):
+                continue
+            found.append(port)
+    return found
+
+
+@dataclass(slots=True)
+class Fleet:
+    """A running `diplex up`: where its parts listen, and how they are doing."""
+
+    process: subprocess.Popen[str]
+    said: dict[str, Any]
+    log: Path
+    folder: Path
+    _told: str = field(default="")
+
+    @property
+    def router(self) -> str:
+        """host:port of the router's gRPC service."""
+        return str(self.said["router"])
+
+    @property
+    def rest(self) -> str:
+        """http://host:port of the REST shim."""
+        return str(self.said["rest"])
+
+    @property
+    def workers(self) -> dict[str, str]:
+        """host:port of each worker's gRPC service, by its name."""
+        return dict(self.said["workers"])
+
+    def pid_of(self, *words: str) -> int:
+        """The child of `up` whose command line has these words, such as "worker", "pkg0"."""
+        (pid,) = [pid for pid in descendants(self.process.pid) if set(words) <= set(command_line(pid))]
+        return pid
+
+    def kill(self, *words: str) -> int:
+        """SIGKILL to that child; its pid."""
+        pid = self.pid_of(*words)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    async def state(self) -> router_pb2.Fleet:
+        async with channel(self.router) as to_router:
+            stub = router_pb2_grpc.RouterStub(to_router)
+            return (await stub.GetFleet(router_pb2.RouterGetFleetRequest(), timeout=5)).fleet
+
+    async def pool_of(self, worker: str) -> worker_pb2.WorkerGetInfoResponse:
+        """What the worker itself says that it holds."""
+        async with channel(self.workers[worker]) as to_worker:
+            stub = worker_pb2_grpc.WorkerStub(to_worker)
+            return await stub.GetInfo(worker_pb2.WorkerGetInfoRequest(), timeout=5)
+
+    async def settled(self, *, within: float = 5.0) -> router_pb2.Fleet:
+        """The router's account once every lease is closed and nothing is held, there and on the workers."""
+
+        async def look() -> router_pb2.Fleet | None:
+            state = await self.state()
+            accounts = [axis for worker in state.workers for axis in (worker.blocks, worker.slots)]
+            idle = state.leases.opened == state.leases.closed
+            idle = idle and not any(axis.reserved or axis.pinned or axis.reclaiming for axis in accounts)
+            for worker in self.workers if idle else ():
+                pool = await self.pool_of(worker)
+                idle = idle and not (pool.used_blocks or pool.used_slots or pool.sequences)
+            return state if idle else None
+
+        return await until(look, "every lease closed, blocks and slots zero everywhere", within=within)
+
+    def end(self) -> None:
+        """As Ctrl-C does it, and by force where that did not help."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(END_WITHIN)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below this one, nearest first."""
+    below: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            below += [child, *descendants(child)]
+    return below
+
+
+def command_line(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return []
+
+
+def first_line(process: subprocess.Popen[str], within: float) -> str:
+    """The process's first line of output, or what it said until it ended or the time was over."""
+    assert process.stdout
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        return process.stdout.readline() if selector.select(within) else ""
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Fleet]]:
+    """Start a fleet: `fleet(yaml)`, `fleet(None)` for the embedded default, `program=` another `diplex`."""
+    running: list[Fleet] = []
+    logs = request.node.stash.setdefault(LOGS, [])
+
+    def start(
+        config: str | None = SIMULATED,
+        *options: str,
+        program: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
+    ) -> Fleet:
+        folder = tmp_path / f"fleet{len(running)}"
+        folder.mkdir()
+        log = folder / "log"
+        logs.append(log)
+        command = [*(program or (sys.executable, "-m", "diplex_cli.main")), "up", "--json"]
+        if config is not None:
+            (folder / "fleet.yaml").write_text(config)
+            command += ["--config", "fleet.yaml"]
+        if "--router-port" not in options:
+            for option, port in zip(
+                ("--router-port", "--rest-port", "--metrics-port", "--worker-port"),
+                free_ports(4),
+                strict=True,
+            ):
+                command += [option, str(port)]
+        with log.open("w") as errors:
+            process = subprocess.Popen(
+                [*command, *options],
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+                env={**os.environ, **(env or {})},
+            )
+        line = first_line(process, READY_WITHIN)
+        started = Fleet(process, json.loads(line) if line else {}, log, folder)
+        running.append(started)
+        assert line, f"no readiness line within {READY_WITHIN:g} s; its log:\n{log.read_text()}"
+        return started
+
+    yield start
+    for one in running:
+        one.end()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if report.failed:
+        for log in item.stash.get(LOGS, []):
+            if log.exists():
+                report.sections.append((f"log of {log.parent.name}", log.read_text()[-20_000:]))
+    return report
