@@ -1,0 +1,70 @@
+"""A client that dies mid-stream frees its blocks, on the router and on the worker, within a second."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+MODELS = {"sim": "qwen2.5-72b-instruct", "llamacpp": "smollm2-135m-instruct"}
+QUESTION = [{"role": "user", "content": "Write a very long story about a river, and never end it."}]
+LONG = 900  # tokens: seconds on the CPU and on the simulated engine alike
+
+# A client of its own, so that it can be killed: says a word once its stream has begun.
+CLIENT = """
+import asyncio, json, sys, diplex
+async def main(target, model, messages, tokens):
+    async with diplex.AsyncClient(target) as client:
+        async for _ in client.stream(messages=messages, model=model, tier="standard", max_tokens=tokens):
+            print("began", flush=True)
+asyncio.run(main(*json.loads(sys.argv[1])))
+"""
+
+
+async def grpc_client_killed(fleet: Any, model: str) -> AsyncIterator[None]:
+    arguments = json.dumps([fleet.router, model, QUESTION, LONG])
+    client = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CLIENT, arguments, stdout=asyncio.subprocess.PIPE
+    )
+    assert client.stdout
+    assert await asyncio.wait_for(client.stdout.readline(), 30) == b"began\n"
+    yield
+    os.kill(client.pid, signal.SIGKILL)
+    await client.wait()
+
+
+async def rest_socket_closed(fleet: Any, model: str) -> AsyncIterator[None]:
+    body = {"model": model, "messages": QUESTION, "max_tokens": LONG, "service_tier": "standard", "stream": True}
+    text = json.dumps(body).encode()
+    where = urlsplit(fleet.rest)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    writer.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: diplex\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(text), text)
+    )
+    for _ in range(3):  # the headers, the role's chunk, the first word's
+        await asyncio.wait_for(reader.readuntil(b"\n\n"), 30) if _ else await reader.readuntil(b"\r\n\r\n")
+    yield
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize("engine", ["sim", "llamacpp"])
+@pytest.mark.parametrize("client", [grpc_client_killed, rest_socket_closed])
+async def test_its_blocks_are_free_within_a_second(
+    fleet: Any, client: Callable[[Any, str], AsyncIterator[None]], engine: str
+):
+    running = fleet(None)
+    death = client(running, MODELS[engine])
+    await anext(death)
+    before = await running.state()
+    assert before.leases.running == 1
+    assert sum(worker.blocks.reserved for worker in before.workers) > 0
+
+    assert await anext(death, "dead") == "dead"
+    after = await running.settled(within=1.0)
+    assert after.leases.opened == after.leases.closed == 1
