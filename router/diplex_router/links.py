@@ -70,6 +70,7 @@ class Links:
         async with asyncio.TaskGroup() as tasks:
             for spec in self._specs:
                 tasks.create_task(self._keep(spec), name=f"link to {spec.name}")
+            await asyncio.Event().wait()  # a router without workers runs all the same
 
     async def _keep(self, spec: WorkerSpec) -> None:
         pause, said = FIRST_PAUSE, ""

@@ -116,6 +116,10 @@ class Fleet:
             stub = worker_pb2_grpc.WorkerStub(to_worker)
             return await stub.GetInfo(worker_pb2.WorkerGetInfoRequest(), timeout=5)
 
+    async def until(self, look: Callable[[], Awaitable[Seen | None]], what: str, *, within: float) -> Seen:
+        """Look again and again until there is something to see."""
+        return await until(look, what, within=within)
+
     async def settled(self, *, within: float = 5.0) -> router_pb2.Fleet:
         """The router's account once every lease is closed and nothing is held, there and on the workers."""
 

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,41 +26,42 @@ asyncio.run(main(*json.loads(sys.argv[1])))
 """
 
 
-async def grpc_client_killed(fleet: Any, model: str) -> AsyncIterator[None]:
+async def grpc_client_killed(fleet: Any, model: str) -> AsyncGenerator[str, None]:
     arguments = json.dumps([fleet.router, model, QUESTION, LONG])
     client = await asyncio.create_subprocess_exec(
         sys.executable, "-c", CLIENT, arguments, stdout=asyncio.subprocess.PIPE
     )
     assert client.stdout
     assert await asyncio.wait_for(client.stdout.readline(), 30) == b"began\n"
-    yield
+    yield "streams"
     os.kill(client.pid, signal.SIGKILL)
+    yield "dead"
     await client.wait()
 
 
-async def rest_socket_closed(fleet: Any, model: str) -> AsyncIterator[None]:
-    body = {"model": model, "messages": QUESTION, "max_tokens": LONG, "service_tier": "standard", "stream": True}
-    text = json.dumps(body).encode()
+async def rest_socket_closed(fleet: Any, model: str) -> AsyncGenerator[str, None]:
+    body = {"model": model, "messages": QUESTION, "max_tokens": LONG, "service_tier": "standard"}
+    text = json.dumps({**body, "stream": True}).encode()
     where = urlsplit(fleet.rest)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
-    writer.write(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: diplex\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\n\r\n%s" % (len(text), text)
-    )
-    for _ in range(3):  # the headers, the role's chunk, the first word's
-        await asyncio.wait_for(reader.readuntil(b"\n\n"), 30) if _ else await reader.readuntil(b"\r\n\r\n")
-    yield
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: diplex\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text)
+    await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+    for _ in ("the role", "the first word"):
+        await asyncio.wait_for(reader.readuntil(b"data: "), 30)
+    yield "streams"
     writer.transport.abort()
+    yield "dead"
 
 
 @pytest.mark.parametrize("engine", ["sim", "llamacpp"])
 @pytest.mark.parametrize("client", [grpc_client_killed, rest_socket_closed])
 async def test_its_blocks_are_free_within_a_second(
-    fleet: Any, client: Callable[[Any, str], AsyncIterator[None]], engine: str
+    fleet: Any, client: Callable[[Any, str], AsyncGenerator[str, None]], engine: str
 ):
     running = fleet(None)
     death = client(running, MODELS[engine])
-    await anext(death)
+    assert await anext(death) == "streams"
     before = await running.state()
     assert before.leases.running == 1
     assert sum(worker.blocks.reserved for worker in before.workers) > 0
@@ -68,3 +69,4 @@ async def test_its_blocks_are_free_within_a_second(
     assert await anext(death, "dead") == "dead"
     after = await running.settled(within=1.0)
     assert after.leases.opened == after.leases.closed == 1
+    await death.aclose()

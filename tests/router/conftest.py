@@ -131,14 +131,14 @@ async def serving(worker: ScriptedWorker) -> AsyncIterator[ScriptedWorker]:
 @asynccontextmanager
 async def routing(
     *workers: ScriptedWorker, rules: Rules = RULES
-) -> AsyncIterator[router_pb2_grpc.RouterAsyncStub]:
+) -> AsyncIterator["router_pb2_grpc.RouterAsyncStub"]:
     """A router over these workers, ready, and a stub to speak to it."""
     stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()
     specs = tuple(WorkerSpec(w.name, f"127.0.0.1:{w.port}", w.name, "A", (MODEL,)) for w in workers)
     settings = RouterSettings("r1", "127.0.0.1", 0, None, rules, specs, KEYS)
     task = asyncio.create_task(run(settings, stop=stop, started=port.set_result))
     async with channel(f"127.0.0.1:{await port}") as dialled:
-        stub: router_pb2_grpc.RouterAsyncStub = router_pb2_grpc.RouterStub(dialled)
+        stub: "router_pb2_grpc.RouterAsyncStub" = router_pb2_grpc.RouterStub(dialled)
         await stub.ListModels(router_pb2.RouterListModelsRequest())  # answered once it is ready
         try:
             yield stub
@@ -154,7 +154,7 @@ async def worker() -> AsyncIterator[ScriptedWorker]:
 
 
 @pytest.fixture
-def new_router() -> Callable[..., AbstractAsyncContextManager[router_pb2_grpc.RouterAsyncStub]]:
+def new_router() -> Callable[..., AbstractAsyncContextManager["router_pb2_grpc.RouterAsyncStub"]]:
     return routing
 
 
@@ -169,7 +169,7 @@ def new_worker() -> type[ScriptedWorker]:
 
 
 async def fleet_when(
-    stub: router_pb2_grpc.RouterAsyncStub, true: Callable[[router_pb2.Fleet], bool]
+    stub: "router_pb2_grpc.RouterAsyncStub", true: Callable[[router_pb2.Fleet], bool]
 ) -> router_pb2.Fleet:
     """The fleet as soon as something is true of it; fails after five seconds."""
     async with asyncio.timeout(5):

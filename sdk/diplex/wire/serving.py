@@ -127,6 +127,6 @@ def add_standard_services(server: grpc.aio.Server, names: Sequence[str]) -> Heal
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     channelz.add_channelz_servicer(server)
     reflection.enable_server_reflection(
-        [*names, health.SERVICE_NAME, channelz.SERVICE_NAME, reflection.SERVICE_NAME], server
+        [*names, health.SERVICE_NAME, "grpc.channelz.v1.Channelz", reflection.SERVICE_NAME], server
     )
     return HealthControl(servicer, names)

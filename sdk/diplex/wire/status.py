@@ -7,7 +7,9 @@ from typing import Any, Final, NoReturn
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
+
+# googleapis-common-protos ships stubs without a py.typed marker.
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 DOMAIN: Final = "diplex"
 # Where gRPC itself carries a serialised Status: other languages' clients read it from there.
@@ -71,7 +73,7 @@ class Problem(Exception):
         if self.quota:
             used_up = error_details_pb2.QuotaFailure.Violation(subject=self.quota, description=self.message)
             status.details.add().Pack(error_details_pb2.QuotaFailure(violations=[used_up]))
-        return status.SerializeToString()
+        return bytes(status.SerializeToString())
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Problem":

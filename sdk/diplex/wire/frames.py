@@ -1,0 +1,196 @@
+"""The reading end of `Worker.Session`: one stream a worker and process, every sequence's tokens in its frames.
+
+A frame is handed out by plain calls, token by token and without an await or a wake-up each: that is what
+makes Python fast enough here. A stream that breaks ends every sequence on it; the next request dials again.
+"""
+
+import asyncio
+from typing import Final, Protocol, TypeAlias
+
+import grpc
+
+from diplex.v1 import generation_pb2 as pb
+from diplex.v1 import worker_pb2, worker_pb2_grpc
+from diplex.wire.coalesce import Outbox
+from diplex.wire.serving import channel
+from diplex.wire.status import Problem
+
+WORKER_GONE: Final = "WORKER_GONE"
+LOST_TOKENS: Final = "LOST_TOKENS"
+
+Order: TypeAlias = worker_pb2.Start | worker_pb2.Window | int
+"""What goes up: a start, a window, or the number of a sequence to cancel."""
+
+Call: TypeAlias = grpc.aio.StreamStreamCall[worker_pb2.WorkerSessionRequest, worker_pb2.WorkerSessionResponse]
+
+
+class SequenceSink(Protocol):
+    """Who hears of one sequence. `on_done` comes once and last."""
+
+    def on_tokens(self, tokens: pb.Tokens) -> None: ...
+
+    def on_done(self, done: pb.Done) -> None: ...
+
+
+class SequenceHandle:
+    """One sequence on a worker's stream."""
+
+    def __init__(self, stream: "_Stream", start: worker_pb2.Start, sink: SequenceSink) -> None:
+        self._stream = stream
+        self._sink = sink
+        self._next: dict[int, int] = {0: start.resume.from_index} if start.HasField("resume") else {}
+        self.seq = start.seq
+
+    def cancel(self) -> None:
+        """Ask the worker to end it; its `on_done` still comes."""
+        self._stream.send(self.seq)
+
+    def window(self, upto: int) -> None:
+        """Tokens below index `upto` may be sent; 0: all."""
+        self._stream.send(worker_pb2.Window(seq=self.seq, upto=upto))
+
+    def take(self, tokens: pb.Tokens) -> None:
+        expected = self._next.get(tokens.choice, 0)
+        if tokens.index != expected:
+            self._stream.drop(self.seq)
+            self._stream.send(self.seq)
+            self._sink.on_done(_failed(self.seq, _lost_tokens(self._stream.address, expected, tokens.index)))
+            return
+        self._next[tokens.choice] = expected + tokens.count
+        self._sink.on_tokens(tokens)
+
+    def finish(self, done: pb.Done) -> None:
+        self._sink.on_done(done)
+
+
+class WorkerStreams:
+    """One shared `Worker.Session` for each worker that this process uses."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, _Stream] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def open(self, address: str, start: worker_pb2.Start, sink: SequenceSink) -> SequenceHandle:
+        """Start a sequence. Never raises: a worker that cannot be reached is an `on_done`, FAILED.
+
+        Args:
+            start: its `seq` is set here.
+        """
+        stream = self._streams.get(address)
+        if stream is None:
+            stream = self._streams[address] = _Stream(address)
+            task = asyncio.get_running_loop().create_task(self._run(stream), name=f"session with {address}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return stream.open(start, sink)
+
+    async def _run(self, stream: "_Stream") -> None:
+        problem = Problem(
+            grpc.StatusCode.UNAVAILABLE, f"the session with {stream.address} was closed", WORKER_GONE
+        )
+        try:
+            problem = await stream.run()
+        finally:
+            if self._streams.get(stream.address) is stream:
+                del self._streams[stream.address]
+            stream.break_off(problem)
+
+    async def close(self) -> None:
+        """End every stream, and with it every sequence."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Stream:
+    """One `Worker.Session` from its dialling to its end."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._handles: dict[int, SequenceHandle] = {}
+        self._orders: Outbox[Order] = Outbox()
+        self._last_seq = 0
+
+    def open(self, start: worker_pb2.Start, sink: SequenceSink) -> SequenceHandle:
+        self._last_seq += 1
+        start.seq = self._last_seq
+        handle = self._handles[start.seq] = SequenceHandle(self, start, sink)
+        self._orders.put(start)
+        return handle
+
+    def send(self, order: Order) -> None:
+        self._orders.put(order)
+
+    def drop(self, seq: int) -> None:
+        """Nothing more is heard of this sequence."""
+        self._handles.pop(seq, None)
+
+    async def run(self) -> Problem:
+        """Carry orders and frames for as long as the stream lasts; answers why it ended."""
+        async with channel(self.address) as dialled:
+            stub: "worker_pb2_grpc.WorkerAsyncStub" = worker_pb2_grpc.WorkerStub(dialled)
+            call: Call = stub.Session()
+            writer = asyncio.create_task(self._write(call), name=f"orders to {self.address}")
+            try:
+                while isinstance(frame := await call.read(), worker_pb2.WorkerSessionResponse):
+                    self._hand_out(frame)
+                return _gone(self.address, "it closed the session")
+            except grpc.aio.AioRpcError as error:
+                return _gone(self.address, Problem.from_rpc(error).message)
+            finally:
+                writer.cancel()
+                call.cancel()
+                await asyncio.gather(writer, return_exceptions=True)
+
+    async def _write(self, call: Call) -> None:
+        while orders := await self._orders.gather():
+            await call.write(folded(orders))
+
+    def _hand_out(self, frame: worker_pb2.WorkerSessionResponse) -> None:
+        handles = self._handles
+        for tokens in frame.tokens:
+            handle = handles.get(tokens.seq)
+            if handle is not None:
+                handle.take(tokens)
+        for done in frame.done:
+            handle = handles.pop(done.seq, None)
+            if handle is not None:
+                handle.finish(done)
+
+    def break_off(self, problem: Problem) -> None:
+        """Every sequence without its `done` fails with the stream."""
+        self._orders.close()
+        handles, self._handles = self._handles, {}
+        for seq, handle in handles.items():
+            handle.finish(_failed(seq, problem))
+
+
+def folded(orders: list[Order]) -> worker_pb2.WorkerSessionRequest:
+    """Everything that gathered, as one message."""
+    message = worker_pb2.WorkerSessionRequest()
+    for order in orders:
+        match order:
+            case worker_pb2.Start():
+                message.starts.append(order)
+            case worker_pb2.Window():
+                message.windows.append(order)
+            case int():
+                message.cancels.append(order)
+    return message
+
+
+def _failed(seq: int, problem: Problem) -> pb.Done:
+    return pb.Done(seq=seq, reason=pb.END_REASON_FAILED, error=problem.to_bytes())
+
+
+def _gone(address: str, why: str) -> Problem:
+    return Problem(grpc.StatusCode.UNAVAILABLE, f"the worker at {address} is gone: {why}", WORKER_GONE)
+
+
+def _lost_tokens(address: str, expected: int, came: int) -> Problem:
+    return Problem(
+        grpc.StatusCode.INTERNAL,
+        f"the worker at {address} sent token {came} where token {expected} was due",
+        LOST_TOKENS,
+    )

@@ -1,0 +1,409 @@
+"""One request's life as its client sees it: ask, start, read, and ask again where a grant came to nothing.
+
+    NEW ─▶ ASKING ─granted─▶ STARTED ─done─▶ OVER
+            │  ▲               │
+       lost │  │ back          │ refused, preempted, or its worker died
+            ▼  │               ▼
+           ADRIFT           PAUSING ─pause over─▶ ASKING
+
+The SDK runs it for its users and the router for proxied requests: same table, same rules. Everything is a
+plain call on the running event loop; there is no task and no queue between a frame and its consumer.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import Final, Protocol
+
+import grpc
+
+from diplex.v1 import generation_pb2 as pb
+from diplex.v1 import router_pb2, worker_pb2
+from diplex.wire.frames import WORKER_GONE, SequenceHandle, WorkerStreams
+from diplex.wire.status import Problem
+
+MOST_ATTEMPTS: Final = 20
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+_GRACE: Final = 1.0
+"""Seconds that a worker has to end a sequence whose deadline has passed, before the client ends it alone."""
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A request in full. `max_tokens` 0: not stated; `timeout` in seconds, None: no deadline."""
+
+    request_id: str
+    model: str
+    tier: str
+    api_key: str
+    prompt: pb.Prompt
+    sampling: pb.Sampling
+    prompt_tokens: int
+    exact: bool
+    max_tokens: int = 0
+    n: int = 1
+    timeout: float | None = None
+    block_hashes: tuple[int, ...] = ()
+    traceparent: str = ""
+    tracestate: str = ""
+
+
+class Answers(Protocol):
+    """What a desk tells of one ask."""
+
+    def on_queued(self, queued: router_pb2.Queued) -> None: ...
+
+    def on_granted(self, granted: router_pb2.Granted) -> None: ...
+
+    def on_refused(self, refused: router_pb2.Refused) -> None: ...
+
+    def on_revoked(self, revoked: router_pb2.Revoked) -> None: ...
+
+    def on_lost(self) -> None:
+        """The router's session broke: what waits there is forgotten."""
+
+    def on_back(self) -> None:
+        """There is a session again."""
+
+
+class AskDesk(Protocol):
+    """The asking end of a `Router.Session`."""
+
+    def new_id(self) -> int: ...
+
+    def ask(self, ask: router_pb2.Ask, answers: Answers) -> None: ...
+
+    def withdraw(self, ask_id: int) -> None: ...
+
+    def forget(self, ask_id: int) -> None:
+        """Nothing more is asked or answered under this number."""
+
+
+class Consumer(Protocol):
+    """Who the request is for. `on_done` comes once and last."""
+
+    def on_queued(self, position: int) -> None: ...
+
+    def on_serving(self, granted: router_pb2.Granted, grant: pb.Grant) -> None: ...
+
+    def on_tokens(self, tokens: pb.Tokens) -> None: ...
+
+    def on_done(self, done: pb.Done) -> None: ...
+
+
+class State(Enum):
+    NEW = auto()
+    ASKING = auto()
+    ADRIFT = auto()
+    PAUSING = auto()
+    STARTED = auto()
+    OVER = auto()
+
+
+class Turn(Enum):
+    BEGIN = auto()
+    GRANTED = auto()
+    LOST = auto()
+    BACK = auto()
+    CAME_TO_NOTHING = auto()
+    PAUSED = auto()
+    END = auto()
+
+
+NEXT: Final[Mapping[tuple[State, Turn], State]] = MappingProxyType(
+    {
+        (State.NEW, Turn.BEGIN): State.ASKING,
+        (State.ASKING, Turn.GRANTED): State.STARTED,
+        (State.ASKING, Turn.LOST): State.ADRIFT,
+        (State.ADRIFT, Turn.BACK): State.ASKING,
+        (State.STARTED, Turn.CAME_TO_NOTHING): State.PAUSING,
+        (State.PAUSING, Turn.PAUSED): State.ASKING,
+        **{(state, Turn.END): State.OVER for state in State if state is not State.OVER},
+    }
+)
+
+# A worker that refuses a start with one of these may take it later, or another may.
+_PASSING: Final = frozenset(
+    {
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.OK,
+    }
+)
+
+
+@dataclass(slots=True)
+class Produced:
+    """Output so far, kept only as far as a resume needs it."""
+
+    tokens: dict[int, int] = field(default_factory=dict)  # by choice
+    ids: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    ids_known: bool = True
+
+    @property
+    def most(self) -> int:
+        return max(self.tokens.values(), default=0)
+
+    def add(self, tokens: pb.Tokens, *, keep: bool) -> None:
+        self.tokens[tokens.choice] = tokens.index + tokens.count
+        if keep:
+            self.ids_known &= len(tokens.ids) == tokens.count
+            self.ids.extend(tokens.ids)
+            self.texts.append(tokens.text)
+
+    def as_resume(self) -> pb.Resume | None:
+        if not self.most:
+            return None
+        resume = pb.Resume(from_index=self.most, text="".join(self.texts))
+        if self.ids_known:
+            resume.ids.extend(self.ids)
+        return resume
+
+
+class RequestLife:
+    """Runs one request. Construct, `begin`, and hear of it through the consumer.
+
+    Args:
+        wanted: the request; its token count is made exact when a worker says it.
+        resumable: go on behind what was produced, on another worker, when one dies.
+    """
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        desk: AskDesk,
+        streams: WorkerStreams,
+        consumer: Consumer,
+        *,
+        resumable: bool = True,
+    ) -> None:
+        self._wanted = wanted
+        self._desk = desk
+        self._streams = streams
+        self._consumer = consumer
+        self._keeps = resumable and wanted.n == 1
+        self._state = State.NEW
+        self._ask_id = desk.new_id()
+        self._loop = asyncio.get_running_loop()
+        self._asked_at = self._loop.time()
+        self._deadline = None if wanted.timeout is None else self._asked_at + wanted.timeout
+        self._timer: asyncio.TimerHandle | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        self._router_up = True
+        self._late = False
+        self._cancelled = False
+        self._attempts = 0
+        self._upto = 0
+        self._again: router_pb2.Again | None = None
+        self._granted = router_pb2.Granted()
+        self._grant = pb.Grant()
+        self._sequence: SequenceHandle | None = None
+        self._attempt: _Attempt | None = None
+        self._produced = Produced()
+
+    # What the owner calls.
+
+    def begin(self) -> None:
+        if self._deadline is not None:
+            self._timer = self._loop.call_at(self._deadline, self._deadline_passed)
+        self._turn(Turn.BEGIN)
+        self._ask()
+
+    def cancel(self) -> None:
+        """End it as soon as may be; `on_done` still comes, at once where nothing runs yet."""
+        self._cancelled = True
+        if self._state is State.STARTED and self._sequence is not None:
+            self._sequence.cancel()
+        elif self._state is not State.OVER:
+            self._end(pb.Done(reason=pb.END_REASON_CANCELLED), withdraw=True)
+
+    def window(self, upto: int) -> None:
+        """Tokens below index `upto` may be sent; 0: all. Kept for the attempts to come."""
+        self._upto = upto
+        if self._state is State.STARTED and self._sequence is not None:
+            self._sequence.window(upto)
+
+    # What the desk calls.
+
+    def on_queued(self, queued: router_pb2.Queued) -> None:
+        if self._state is State.ASKING:
+            self._consumer.on_queued(queued.position)
+
+    def on_granted(self, granted: router_pb2.Granted) -> None:
+        if not self._turn(Turn.GRANTED):
+            return  # it came too late; unstarted, the router takes it back
+        self._granted = granted
+        self._grant = pb.Grant.FromString(granted.grant.grant)
+        self._consumer.on_serving(granted, self._grant)
+        start = worker_pb2.Start(
+            grant=granted.grant,
+            model=self._wanted.model,
+            prompt=self._wanted.prompt,
+            sampling=self._wanted.sampling,
+            window_upto=self._upto,
+            resume=self._produced.as_resume(),
+            timeout_ms=self._left_ms(),
+            traceparent=self._wanted.traceparent,
+            tracestate=self._wanted.tracestate,
+        )
+        self._attempt = _Attempt(self)
+        self._sequence = self._streams.open(granted.address, start, self._attempt)
+
+    def on_refused(self, refused: router_pb2.Refused) -> None:
+        if self._state is State.ASKING:
+            self._end(pb.Done(reason=pb.END_REASON_REFUSED, error=refused.status), withdraw=False)
+
+    def on_revoked(self, revoked: router_pb2.Revoked) -> None:
+        """Nothing to do: a grant is started the moment it comes, and then only `done` counts."""
+
+    def on_lost(self) -> None:
+        self._router_up = False
+        self._turn(Turn.LOST)
+
+    def on_back(self) -> None:
+        self._router_up = True
+        if self._turn(Turn.BACK):
+            self._ask()
+
+    # What the worker says, through the attempt of the day.
+
+    def tokens_came(self, attempt: "_Attempt", tokens: pb.Tokens) -> None:
+        if attempt is self._attempt and self._state is State.STARTED:
+            self._produced.add(tokens, keep=self._keeps)
+            self._consumer.on_tokens(tokens)
+
+    def attempt_done(self, attempt: "_Attempt", done: pb.Done) -> None:
+        if attempt is not self._attempt or self._state is not State.STARTED:
+            return
+        self._attempt = self._sequence = None
+        if done.prompt_tokens:
+            self._wanted.prompt_tokens, self._wanted.exact = done.prompt_tokens, True
+        problem = Problem.from_bytes(done.error) if done.error else None
+        if self._late or self._cancelled or not self._worth_asking_again(done, problem):
+            gave_way = done.reason in (pb.END_REASON_REFUSED, pb.END_REASON_PREEMPTED)
+            broke = problem is not None and problem.reason == WORKER_GONE
+            self._end(done, withdraw=gave_way or broke)
+            return
+        self._attempts += 1
+        self._again = router_pb2.Again(
+            claim=self._grant.claim,
+            reason=done.reason,
+            produced_tokens=self._produced.most,
+            needed_blocks=done.needed_blocks,
+            worker=self._grant.worker,
+        )
+        self._turn(Turn.CAME_TO_NOTHING)
+        if self._attempts == 1 and done.reason != pb.END_REASON_FAILED:
+            self._ask_after_pause()
+        else:
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (self._attempts - 1))
+            self._pause = self._loop.call_later(pause, self._ask_after_pause)
+
+    def _worth_asking_again(self, done: pb.Done, problem: Problem | None) -> bool:
+        if self._attempts >= MOST_ATTEMPTS:
+            return False
+        code = problem.code if problem is not None else grpc.StatusCode.OK
+        match done.reason:
+            case pb.END_REASON_REFUSED:
+                return code in _PASSING
+            case pb.END_REASON_PREEMPTED:
+                return self._can_go_on
+            case pb.END_REASON_FAILED:
+                return code is grpc.StatusCode.UNAVAILABLE and self._can_go_on
+            case _:
+                return False
+
+    @property
+    def _can_go_on(self) -> bool:
+        """Nothing was produced yet, or it can be handed to the next worker as prompt."""
+        return not self._produced.most or (self._keeps and self._granted.can_resume)
+
+    # Parts.
+
+    def _turn(self, turn: Turn) -> bool:
+        to = NEXT.get((self._state, turn))
+        if to is None:
+            return False
+        self._state = to
+        return True
+
+    def _ask_after_pause(self) -> None:
+        self._pause = None
+        if self._turn(Turn.PAUSED):
+            self._ask()
+
+    def _ask(self) -> None:
+        if not self._router_up:
+            self._turn(Turn.LOST)
+            return
+        wanted = self._wanted
+        ask = router_pb2.Ask(
+            ask_id=self._ask_id,
+            request_id=wanted.request_id,
+            model=wanted.model,
+            tier=wanted.tier,
+            api_key=wanted.api_key,
+            prompt_tokens=wanted.prompt_tokens,
+            exact=wanted.exact,
+            block_hashes=wanted.block_hashes,
+            max_tokens=wanted.max_tokens,
+            n=wanted.n,
+            timeout_ms=self._left_ms(),
+            age_ms=round((self._loop.time() - self._asked_at) * 1000),
+            traceparent=wanted.traceparent,
+            tracestate=wanted.tracestate,
+            again=self._again,
+        )
+        self._desk.ask(ask, self)
+
+    def _left_ms(self) -> int:
+        """What is left of the deadline; 0: there is none, so never 0 where there is one."""
+        return 0 if self._deadline is None else max(1, round((self._deadline - self._loop.time()) * 1000))
+
+    def _deadline_passed(self) -> None:
+        self._timer = None
+        if self._state is State.STARTED and self._sequence is not None and not self._late:
+            self._late = True
+            self._sequence.cancel()
+            self._timer = self._loop.call_later(_GRACE, self._deadline_passed)
+        elif self._state is not State.OVER:
+            self._late = True
+            self._end(pb.Done(reason=pb.END_REASON_CANCELLED), withdraw=True)
+
+    def _end(self, done: pb.Done, *, withdraw: bool) -> None:
+        self._turn(Turn.END)
+        for timer in (self._timer, self._pause):
+            if timer is not None:
+                timer.cancel()
+        if withdraw:
+            self._desk.withdraw(self._ask_id)
+        self._desk.forget(self._ask_id)
+        if self._late and not done.error and done.reason == pb.END_REASON_CANCELLED:
+            done.error = _too_late(self._wanted).to_bytes()
+        self._consumer.on_done(done)
+
+
+class _Attempt:
+    """One start on one worker: what comes late from an older one is not mistaken for the present one's."""
+
+    def __init__(self, life: RequestLife) -> None:
+        self._life = life
+
+    def on_tokens(self, tokens: pb.Tokens) -> None:
+        self._life.tokens_came(self, tokens)
+
+    def on_done(self, done: pb.Done) -> None:
+        self._life.attempt_done(self, done)
+
+
+def _too_late(wanted: Wanted) -> Problem:
+    return Problem(
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        f"the request was not done within {wanted.timeout:g} s. Mend: a longer timeout, or fewer max_tokens",
+        "DEADLINE_PASSED",
+    )

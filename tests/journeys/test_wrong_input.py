@@ -1,0 +1,150 @@
+"""Wrong input gets one or two lines that name the place, the reason and the mend; never a traceback."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+import diplex
+
+DIPLEX = (sys.executable, "-m", "diplex_cli.main")
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Callable[..., str]:
+    """Run a command that has to fail, and what it said: one to three lines, no traceback."""
+
+    def run(*command: str, config: str = "", code: int) -> str:
+        (tmp_path / "fleet.yaml").write_text(config)
+        done = subprocess.run([*DIPLEX, *command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        assert 1 <= len(done.stderr.strip().splitlines()) <= 3, done.stderr
+        return done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize("command", [("config", "check", "fleet.yaml"), ("up", "--config", "fleet.yaml")])
+@pytest.mark.parametrize(
+    ("config", "place", "words"),
+    [
+        ("models:\n  m: {}\npackages: [", "fleet.yaml:3", "YAML"),
+        ("models:\n  m: {}\npackges:\n  p: {}\n", "fleet.yaml:3", "packges"),
+        (
+            "models:\n  m: {}\ndefault_model: m\npackages:\n"
+            "  p: {gpu: b200, pattern: E, model: m, engine: {kind: sim, calibration: chapter}}\n",
+            "fleet.yaml:5",
+            "'E'",
+        ),
+        (
+            "models:\n  m: {}\ndefault_model: m\npackages:\n"
+            "  p: {gpu: b200, pattern: A, model: n, engine: {kind: sim, calibration: chapter}}\n",
+            "fleet.yaml:5",
+            "'n'",
+        ),
+    ],
+)
+def test_a_wrong_configuration_is_told_with_file_and_line(
+    refused: Callable[..., str], command: tuple[str, ...], config: str, place: str, words: str
+):
+    said = refused(*command, config=config, code=1 if command[0] == "config" else 2)
+    assert place in said
+    assert words in said
+
+
+def test_a_configuration_that_is_not_there_is_named(refused: Callable[..., str]):
+    assert "nowhere.yaml" in refused("up", "--config", "nowhere.yaml", code=2)
+
+
+def test_a_taken_port_is_told_with_the_option_that_mends_it(refused: Callable[..., str]):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = refused("up", "--router-port", str(port), code=1)
+    assert str(port) in said
+    assert "--router-port" in said
+
+
+def test_asking_where_no_router_is_says_so(refused: Callable[..., str]):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        said = refused("chat", "hello", "--url", address, code=1)
+    assert address in said
+
+
+async def test_an_unknown_model_is_told_with_those_that_are_known(fleet: Any):
+    running = fleet()
+    async with diplex.AsyncClient(running.router) as client:
+        with pytest.raises(diplex.UnknownModel) as raised:
+            await client.generate("hello", model="gpt-5")
+    status, error = await over_rest(running, model="gpt-5", text="hello")
+    assert status == 404
+    for message in (raised.value.message, error["message"]):
+        assert "gpt-5" in message
+        assert "qwen2.5-72b-instruct" in message
+
+
+async def test_a_prompt_longer_than_any_pool_is_refused_at_once_with_the_numbers(fleet: Any):
+    running = fleet()
+    endless = "word " * 4_000_000
+    async with diplex.AsyncClient(running.router) as client:
+        with pytest.raises(diplex.InvalidRequest) as raised:
+            await asyncio.wait_for(client.generate(endless), 20)
+    assert raised.value.reason == "REQUEST_TOO_LARGE"
+    assert {"needed_blocks", "largest_pool_blocks", "fits_tokens"} <= raised.value.metadata.keys()
+    status, error = await over_rest(running, model="qwen2.5-72b-instruct", text=endless)
+    assert status == 400
+    assert raised.value.metadata["largest_pool_blocks"] in error["message"]
+    assert len(raised.value.message.splitlines()) <= 2
+
+
+async def test_an_unknown_tier_is_a_400_that_lists_the_tiers(fleet: Any):
+    status, error = await over_rest(fleet(), model="qwen2.5-72b-instruct", text="hello", tier="platinum")
+    assert status == 400
+    assert "platinum" in error["message"]
+    assert "standard" in error["message"]
+
+
+async def test_a_worker_that_is_gone_is_an_unavailable_that_names_it(fleet: Any):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"127.0.0.1:{nobody.getsockname()[1]}"
+        running = fleet(GONE.replace("URL", url))
+        async with diplex.AsyncClient(running.router) as client:
+            with pytest.raises(diplex.Unavailable) as raised:
+                await asyncio.wait_for(client.generate("hello", model="echoed"), 20)
+    assert "echoed" in raised.value.message
+    assert len(raised.value.message.splitlines()) <= 2
+
+
+GONE = """\
+models:
+  qwen2.5-72b-instruct: {profile: qwen2.5-72b, weights: mxfp4-mixed, kv_cache: mxfp8}
+  echoed: {}
+default_model: qwen2.5-72b-instruct
+packages:
+  pkg0: {gpu: b200, pattern: A, model: qwen2.5-72b-instruct, engine: {kind: sim, calibration: chapter}}
+  gone: {gpu: b200, pattern: A, model: echoed, url: "URL", engine: {kind: sim, calibration: chapter}}
+tiers:
+  standard: {patterns: [A]}
+default_tier: standard
+"""
+
+
+async def over_rest(running: Any, *, model: str, text: str, tier: str = "auto") -> tuple[int, dict[str, str]]:
+    """The status and the error object of a chat that has to fail."""
+    body = {"model": model, "messages": [{"role": "user", "content": text}], "service_tier": tier}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{running.rest}/v1/chat/completions", json=body) as response,
+    ):
+        return response.status, (await response.json())["error"]
