@@ -18,7 +18,7 @@ CHAOS := tests/journeys/test_client_death.py tests/journeys/test_worker_death.py
 
 # $(call export,what it is,which groups): pins of uv.lock, which itself is not kept, for it says where files came from.
 export = { echo "\# $(1). Made by make pins from pyproject.toml."; \
-	$(UV) export --quiet --frozen --format requirements.txt $(EXTRAS) $(2) --no-emit-project --no-header; }
+	$(UV) export --quiet --frozen --format requirements.txt $(2) --no-emit-project --no-header; }
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -100,8 +100,9 @@ docs: setup ## check the docs: links, blocks that must parse, commands that must
 
 pins: $(SET_UP) ## newest versions that pyproject.toml allows, with hashes, into requirements/
 	@$(UV) lock --quiet --upgrade
-	@$(call export,Everything that development needs,--group dev) > requirements/dev.txt
-	@$(call export,What a server needs,--no-dev) > requirements/serve.txt
+	@$(call export,Everything that development needs,--group dev $(EXTRAS)) > requirements/dev.txt
+	@$(call export,What a server needs,--no-dev $(EXTRAS)) > requirements/serve.txt
+	@$(call export,What builds the wheel,--only-group build) > requirements/build.txt
 	@{ echo "# What installs the rest. Made by make pins."; \
 		echo uv | $(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate -; \
 		} > requirements/uv.txt

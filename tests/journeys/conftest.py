@@ -8,14 +8,17 @@ import asyncio
 import json
 import os
 import selectors
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import pytest
@@ -23,6 +26,7 @@ import pytest
 from diplex.v1 import router_pb2, router_pb2_grpc, worker_pb2, worker_pb2_grpc
 from diplex.wire.serving import channel
 
+ROOT = Path(__file__).parents[2]
 READY_WITHIN = 90.0  # seconds; two cores that do nothing else need about five
 END_WITHIN = 15.0
 
@@ -54,19 +58,24 @@ async def until(
     return seen
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on now, and whose neighbours 100 above are free too."""
-    found: list[int] = []
-    while len(found) < count:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
+def free_ports() -> list[str]:
+    """Options that put router, shim, metrics and up to seven workers on ports that nothing listens on."""
+    while True:
+        with ExitStack() as held:
+            base = bound(held, 0)
             try:
-                other.bind(("127.0.0.1", port + 100))
+                for port in (*range(base + 1, base + 10), *range(base + 103, base + 110)):
+                    bound(held, port)
             except (OSError, OverflowError):
                 continue
-            found.append(port)
-    return found
+        names = ("--router-port", "--rest-port", "--metrics-port", "--worker-port")
+        return [word for place, name in enumerate(names) for word in (name, str(base + place))]
+
+
+def bound(held: ExitStack, port: int) -> int:
+    one = held.enter_context(socket.socket())
+    one.bind(("127.0.0.1", port))
+    return int(one.getsockname()[1])
 
 
 @dataclass(slots=True)
@@ -77,7 +86,6 @@ class Fleet:
     said: dict[str, Any]
     log: Path
     folder: Path
-    _told: str = field(default="")
 
     @property
     def router(self) -> str:
@@ -136,16 +144,21 @@ class Fleet:
         return await until(look, "every lease closed, blocks and slots zero everywhere", within=within)
 
     def end(self) -> None:
-        """As Ctrl-C does it, and by force where that did not help."""
+        """As Ctrl-C in a terminal does it, to the whole group; by force where that did not help."""
+        everything = [self.process.pid, *descendants(self.process.pid)]
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            os.killpg(self.process.pid, signal.SIGINT)
         try:
             self.process.wait(END_WITHIN)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            for pid in everything:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
+            raise
+        finally:
+            if self.process.stdout:
+                self.process.stdout.close()
 
 
 def descendants(pid: int) -> list[int]:
@@ -174,40 +187,39 @@ def first_line(process: subprocess.Popen[str], within: float) -> str:
 
 @pytest.fixture
 def fleet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Fleet]]:
-    """Start a fleet: `fleet(yaml)`, `fleet(None)` for the embedded default, `program=` another `diplex`."""
+    """Start a fleet: `fleet(yaml)`, `fleet(None)` for the embedded default.
+
+    `program` is another `diplex` than this environment's; `make=True` has `make up` start it.
+    """
     running: list[Fleet] = []
     logs = request.node.stash.setdefault(LOGS, [])
 
     def start(
         config: str | None = SIMULATED,
         *options: str,
-        program: tuple[str, ...] = (),
-        env: dict[str, str] | None = None,
+        program: Sequence[str] = (sys.executable, "-m", "diplex_cli.main"),
+        env: Mapping[str, str] = MappingProxyType({}),
+        make: bool = False,
     ) -> Fleet:
         folder = tmp_path / f"fleet{len(running)}"
         folder.mkdir()
         log = folder / "log"
         logs.append(log)
-        command = [*(program or (sys.executable, "-m", "diplex_cli.main")), "up", "--json"]
+        words = ["--json", *free_ports(), *options]
         if config is not None:
             (folder / "fleet.yaml").write_text(config)
-            command += ["--config", "fleet.yaml"]
-        if "--router-port" not in options:
-            for option, port in zip(
-                ("--router-port", "--rest-port", "--metrics-port", "--worker-port"),
-                free_ports(4),
-                strict=True,
-            ):
-                command += [option, str(port)]
+            words += ["--config", "fleet.yaml"]
+        by_make = ["make", "--silent", "-C", str(ROOT), "up", f"ARGS={shlex.join(words)}"]
+        command = by_make if make else [*program, "up", *words]
         with log.open("w") as errors:
             process = subprocess.Popen(
-                [*command, *options],
+                command,
                 cwd=folder,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
                 start_new_session=True,
-                env={**os.environ, **(env or {})},
+                env={**os.environ, **env},
             )
         line = first_line(process, READY_WITHIN)
         started = Fleet(process, json.loads(line) if line else {}, log, folder)

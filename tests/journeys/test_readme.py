@@ -25,7 +25,7 @@ def commands(page: str) -> list[str]:
 @pytest.fixture
 def typed(fleet: Callable[..., Any]) -> Callable[[str], str]:
     """Type a command of the README into a shell at the repository's root, beside a running `make up`."""
-    running = fleet(None, program=("make", "--silent", "-C", str(ROOT), "up"))
+    running = fleet(None, make=True)
 
     def run(command: str) -> str:
         command = command.replace("localhost:7601", running.rest.removeprefix("http://"))

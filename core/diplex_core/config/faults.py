@@ -26,7 +26,9 @@ class Fault:
 
     def lines(self, place: str = "") -> tuple[str, ...]:
         """The fault for people: a line with place, key and reason, then what is known and the mend."""
-        where = ": ".join(part for part in (place, dotted(self.path)) if part)
+        # An item of a list is quoted in the reason; its number would only be counted by people.
+        path = self.path[:-1] if self.path and isinstance(self.path[-1], int) else self.path
+        where = ": ".join(part for part in (place, dotted(path)) if part)
         first = f"{where}: {self.reason}" if where else self.reason
         known = (f"  known: {', '.join(self.known)}",) if self.known else ()
         mend = (f"  mend:  {self.mend}",) if self.mend else ()

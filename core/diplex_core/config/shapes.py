@@ -215,9 +215,8 @@ class Section:
         if key.required:
             mend = f"{name}: {key.example}" if key.example else ""
             faults.append(Fault((*path, name), "is missing", mend=mend))
-        elif isinstance(key.shape, Section) and key.default is None:
-            return None
-        return key.default
+        # A section that is left out says the same as one that is empty.
+        return key.shape.check({}, (*path, name), faults) if key.default == {} else key.default
 
     def _unknown(self, name: object, path: Path) -> Fault:
         near = nearest(str(name), self.keys)

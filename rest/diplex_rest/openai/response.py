@@ -109,7 +109,9 @@ def usage_object(usage: pb.Usage) -> dict[str, Any]:
 
 def finish_reasons(done: pb.Done, choices: int) -> list[str] | None:
     """OpenAI's word for each choice's end, or `None` where the request failed as a whole or in part."""
-    reasons = list(done.choice_reasons) or [done.reason] * choices
+    told = list(done.choice_reasons)
+    # Where a choice has no reason of its own, the request's holds for it.
+    reasons = [told[index] if index < len(told) and told[index] else done.reason for index in range(choices)]
     if done.reason not in FINISH or any(reason not in FINISH for reason in reasons):
         return None
     return [FINISH[reason] for reason in reasons]

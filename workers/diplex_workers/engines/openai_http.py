@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 from grpc import StatusCode
@@ -29,6 +30,9 @@ class Upstream:
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
+        # What messages call it: an address may hold a password.
+        parts = urlsplit(self.url)
+        self.name = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._session: aiohttp.ClientSession | None = None
 
@@ -52,7 +56,7 @@ class Upstream:
         Raises:
             Problem: UNAVAILABLE where the server does not answer in `within` seconds, else by its status.
         """
-        return _parsed(await self.get_text(path, within=within), self.url + path)
+        return _parsed(await self.get_text(path, within=within), self.name + path)
 
     async def get_text(self, path: str, *, within: float = 5.0) -> str:
         """The same as it came: for what is no JSON."""
@@ -62,9 +66,9 @@ class Upstream:
     async def post(self, path: str, body: Mapping[str, Any], *, within: float = 30.0) -> Any:
         """The JSON answer to a JSON question. Raises as `get` does."""
         async with self._answer("POST", path, body, within) as response:
-            return _parsed(await response.text(), self.url + path)
+            return _parsed(await response.text(), self.name + path)
 
-    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[list[dict[str, Any]]]:
+    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[list[dict[str, Any]], None]:
         """The events of a streamed answer, as they come: each list is what one read brought.
 
         Closing the iterator, or cancelling who waits on it, closes the connection: to these servers that
@@ -75,22 +79,22 @@ class Upstream:
         """
         reader = EventReader()
         async with self._answer("POST", path, body, None) as response:
-            try:
-                while data := await response.content.readany():
-                    if events := reader.feed(data):
-                        yield events
-                    if reader.done:
-                        return
-            except ValueError as error:
-                raise unreadable(f"{self.url}{path}: {error}") from error
+            while not reader.done and (data := await response.content.readany()):
+                try:
+                    events = reader.feed(data)
+                except ValueError as error:
+                    raise unreadable(f"{self.name}{path}: {error}") from error
+                if events:
+                    yield events
 
     @asynccontextmanager
     async def _answer(
         self, method: str, path: str, body: Mapping[str, Any] | None, within: float | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer's head, good statuses only. The connection is kept only if it was read to its end."""
+        where = self.name + path
         if self._session is None:
-            raise unavailable(f"{self.url}: the engine's client is not running")
+            raise unavailable(f"{where}: the engine's client is not running")
         data = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
         try:
@@ -98,14 +102,16 @@ class Upstream:
                 response = await self._session.request(method, self.url + path, data=data, headers=headers)
                 try:
                     if response.status >= 400:
-                        raise refused(self.url + path, response, await response.text(errors="replace"))
+                        raise refused(where, response, await response.text(errors="replace"))
                     yield response
                 finally:
                     response.close()
         except TimeoutError as error:
-            raise unavailable(f"{self.url}{path} did not answer within {within or _CONNECT_S:g} s") from error
+            raise unavailable(f"{where} did not answer within {within or _CONNECT_S:g} s") from error
+        except aiohttp.ClientConnectorError as error:
+            raise unavailable(f"{where} cannot be reached: {error.os_error.strerror or error}") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise unavailable(f"{self.url}{path}: {error or type(error).__name__}") from error
+            raise unavailable(f"{where} went away: {str(error) or type(error).__name__}") from error
 
 
 def refused(where: str, response: aiohttp.ClientResponse, text: str) -> Problem:
@@ -117,7 +123,9 @@ def problem_of(status: int, words: str, where: str, retry_after: float | None = 
     """A Problem from an HTTP status, and what was said with it."""
     match status:
         case 400 | 413 | 422:
-            return Problem(StatusCode.INVALID_ARGUMENT, words or f"{where} answered {status}", "ENGINE_REFUSED")
+            return Problem(
+                StatusCode.INVALID_ARGUMENT, words or f"{where} answered {status}", "ENGINE_REFUSED"
+            )
         case 401 | 403:
             message = f"{where} wants another API key ({status}). Mend: the package's engine.api_key_env"
             return Problem(StatusCode.FAILED_PRECONDITION, message, "ENGINE_DENIED")

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from importlib.metadata import version
 from typing import Any
 
 
@@ -21,7 +22,7 @@ def main() -> None:
     except (ImportError, RuntimeError) as error:
         print(json.dumps({"problem": _words(error, options)}), flush=True)
         os._exit(1)
-    print(json.dumps({"url": server.listening_address}), flush=True)
+    print(json.dumps({"url": server.listening_address, "version": version("xllamacpp")}), flush=True)
     sys.stdin.buffer.read()  # returns when the owner closes it, or dies
     # At once: a decode that is under way is of no use to anybody, and waiting for it may take long.
     os._exit(0)

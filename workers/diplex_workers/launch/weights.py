@@ -67,9 +67,9 @@ def find(weights: str | Path) -> Path:
         raise WeightsMissing(
             f"no weights at {weights}. Mend: the path of a .gguf file, or one of the names {', '.join(KNOWN)}"
         )
-    for path in (in_package(known), in_cache(known)):
-        if path is not None and path.is_file():
-            return path
+    for place in (in_package(known), in_cache(known)):
+        if place is not None and place.is_file():
+            return place
     raise WeightsMissing(
         f"the weights {known.name} are neither installed nor in {in_cache(known).parent}. "
         f"Mend: diplex fetch {known.name}"

@@ -1,0 +1,41 @@
+"""The configuration: its words, its checks and what comes of them.
+
+A plain tree goes in (dicts, lists, scalars: whatever read it), a frozen `Config` or a list of faults
+comes out. Each fault names its key and the mend; the reader of the file adds name and line. `keys`
+declares the words once, `crosschecks` compares them with each other, `build` turns them into values,
+`pending` says what is understood but not yet acted on.
+"""
+
+from diplex_core.config.build import build
+from diplex_core.config.faults import ConfigErrors, Fault
+from diplex_core.config.pending import cannot_run, not_acted_on
+from diplex_core.config.values import (
+    AttachConfig,
+    Config,
+    Draft,
+    EngineConfig,
+    LlamaCppConfig,
+    ModelConfig,
+    RestConfig,
+    RouterConfig,
+    SimConfig,
+    WorkerConfig,
+)
+
+__all__ = [
+    "AttachConfig",
+    "Config",
+    "ConfigErrors",
+    "Draft",
+    "EngineConfig",
+    "Fault",
+    "LlamaCppConfig",
+    "ModelConfig",
+    "RestConfig",
+    "RouterConfig",
+    "SimConfig",
+    "WorkerConfig",
+    "build",
+    "cannot_run",
+    "not_acted_on",
+]

@@ -1,0 +1,188 @@
+"""From a plain tree to a `Config`: every fault is found in one run, or none is left."""
+
+from collections.abc import Iterator, Mapping
+from itertools import count
+from types import MappingProxyType
+from typing import Any
+
+from diplex_core.config.crosschecks import Tree, crosschecks, shared_ports
+from diplex_core.config.faults import ConfigErrors, Fault, Path
+from diplex_core.config.keys import FILE
+from diplex_core.config.values import (
+    METRICS_ABOVE,
+    AttachConfig,
+    Config,
+    Draft,
+    EngineConfig,
+    LlamaCppConfig,
+    ModelConfig,
+    RestConfig,
+    RouterConfig,
+    SimConfig,
+    WorkerConfig,
+)
+from diplex_core.words import Pattern, Promise, Reserve, Rules, Target, Tenant, Tier, WhenLate
+
+_ENGINES: Mapping[str, type[SimConfig] | type[LlamaCppConfig] | type[AttachConfig]] = {
+    engine.kind: engine for engine in (SimConfig, LlamaCppConfig, AttachConfig)
+}
+
+
+def build(tree: object, environment: Mapping[str, str] | None = None) -> Config:
+    """Check a configuration and turn it into values.
+
+    Args:
+        tree: dicts, lists and scalars, as a YAML file gives them.
+        environment: where tenants' keys are looked up. `None`: nobody needs them, tenants have no key.
+    Raises:
+        ConfigErrors: what is wrong with it, all of it.
+    """
+    faults: list[Fault] = []
+    checked = FILE.check(tree, (), faults)
+    if checked is not None:
+        found = tuple(faults)
+        faults += (fault for fault in crosschecks(checked) if not any(_of_one(fault, one) for one in found))
+        if environment is not None:
+            faults += _unset(checked, environment)
+    if checked is None or faults:
+        raise ConfigErrors(faults)
+    config = _config(checked, environment or {})
+    if shared := list(shared_ports(config)):
+        raise ConfigErrors(shared)
+    return config
+
+
+def _of_one(fault: Fault, other: Fault) -> bool:
+    """Whether one of two faults lies at, or inside, the other's key: a wrong value is not also missing."""
+    return all(mine == its for mine, its in zip(fault.path, other.path, strict=False))
+
+
+def _unset(tree: Tree, environment: Mapping[str, str]) -> Iterator[Fault]:
+    owner_of: dict[str, str] = {}
+    for name, tenant in (tree["tenants"] or {}).items():
+        variable = tenant["api_key_env"] if tenant else None
+        if variable is None:
+            continue
+        path: Path = ("tenants", name, "api_key_env")
+        key = environment.get(variable, "")
+        if not key:
+            yield Fault(path, f"the environment variable {variable} is not set", mend=f"export {variable}=…")
+        elif owner_of.setdefault(key, name) != name:
+            yield Fault(path, f"{variable} holds the same key as {owner_of[key]}'s", mend="a key of its own")
+
+
+def _config(tree: Tree, environment: Mapping[str, str]) -> Config:
+    models, tiers = tree["models"], tree["tiers"]
+    router = RouterConfig(**tree["router"])
+    rest = tree["rest"]
+    return Config(
+        models=MappingProxyType({name: _model(name, model) for name, model in models.items()}),
+        workers=tuple(_workers(tree)),
+        rules=Rules(
+            models=frozenset(models),
+            default_model=tree["default_model"] or next(iter(models)),
+            tiers=MappingProxyType({name: _tier(name, tier) for name, tier in tiers.items()}),
+            default_tier=tree["default_tier"] or next(iter(tiers)),
+            tenants=tuple(_tenant(name, one, environment) for name, one in (tree["tenants"] or {}).items()),
+        ),
+        router=router,
+        rest=RestConfig(rest["host"], rest["port"], rest["router"] or router.address),
+        grants_key_env=tree["grants"]["key_env"],
+    )
+
+
+def _model(name: str, model: Tree) -> ModelConfig:
+    return ModelConfig(name, **{key: value or "" for key, value in model.items()})
+
+
+def _workers(tree: Tree) -> Iterator[WorkerConfig]:
+    numbers = count()
+    for name, package in tree["packages"].items():
+        if package["pattern"] == Pattern.B:
+            for instance in package["instances"]:
+                worker = {key: package[key] if value is None else value for key, value in instance.items()}
+                die = instance["die"]
+                yield _worker(f"{name}.{die}", name, (die,), worker, package, tree["workers"], next(numbers))
+        else:
+            dies = () if package["gpu"] == "cpu" else (0, 1)
+            yield _worker(name, name, dies, package, package, tree["workers"], next(numbers))
+
+
+def _worker(
+    name: str, package_name: str, dies: tuple[int, ...], own: Tree, package: Tree, workers: Tree, number: int
+) -> WorkerConfig:
+    """`own` says what is this worker's alone, `package` what its whole package has in common."""
+    url, draft = own["url"], package["draft"]
+    port = own["port"] or (int(url.rpartition(":")[2]) if url else _nth_port(workers["first_port"], number))
+    return WorkerConfig(
+        name=name,
+        package=package_name,
+        gpu=package["gpu"],
+        pattern=Pattern(package["pattern"]),
+        dies=dies,
+        model=own["model"],
+        engine=_engine(own["engine"]),
+        host=package["host"] or workers["host"],
+        port=port,
+        tiers=tuple(own["tiers"] or ()),
+        url=url,
+        advertise=own["advertise"],
+        draft=Draft(draft["model"] or "", draft["tokens"]) if draft else None,
+        prefill_budget=package["prefill_budget"],
+        slots=package["slots"],
+        kv_blocks=package["kv_blocks"],
+        block_tokens=package["block_tokens"],
+        open=package["open"],
+    )
+
+
+def _nth_port(first: int, number: int) -> int:
+    """Ports follow the file's order; every hundred of them is followed by their hundred metrics ports."""
+    return first + number // METRICS_ABOVE * 2 * METRICS_ABOVE + number % METRICS_ABOVE
+
+
+def _engine(engine: Mapping[str, Any]) -> EngineConfig:
+    return _ENGINES[engine["kind"]](**{key: value for key, value in engine.items() if key != "kind"})
+
+
+def _tier(name: str, tier: Tree) -> Tier:
+    return Tier(
+        name=name,
+        patterns=tuple(map(Pattern, tier["patterns"])),
+        promise=_promise(tier),
+        max_output_tokens=tier["max_output_tokens"],
+        priority=tier["priority"],
+        reserve=Reserve(tier["reserve"]),
+        preemptible=tier["preemptible"],
+        max_queue=_seconds(tier["max_queue_ms"]),
+        max_queue_requests=tier["max_queue_requests"],
+        when_late=WhenLate(tier["when_late"]),
+        deadline=tier["deadline_s"],
+        promises_by_model=MappingProxyType(
+            {model: _promise(promise) for model, promise in (tier["models"] or {}).items()}
+        ),
+    )
+
+
+def _promise(keys: Tree) -> Promise:
+    ttft = keys["ttft_p95_ms"]
+    target = Target(ttft["base"] / 1000, ttft["per_1k_prompt_tokens"] / 1000) if ttft else None
+    return Promise(target, _seconds(keys["tpot_p95_ms"]))
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _tenant(name: str, tenant: Tree, environment: Mapping[str, str]) -> Tenant:
+    def some(key: str) -> frozenset[str] | None:
+        return None if tenant[key] is None else frozenset(tenant[key])
+
+    return Tenant(
+        name=name,
+        api_key=environment.get(tenant["api_key_env"]),
+        weight=tenant["weight"],
+        max_tokens_per_minute=tenant["max_tokens_per_minute"],
+        tiers=some("tiers"),
+        packages=some("packages"),
+    )

@@ -1,0 +1,268 @@
+"""Every word that a configuration may use, declared once: checks and JSON Schema both come from here."""
+
+from typing import Final
+
+from diplex_core.config.shapes import (
+    ByKind,
+    Flag,
+    Key,
+    ListOf,
+    Named,
+    NumberOr,
+    OneOf,
+    Real,
+    Section,
+    Text,
+    Whole,
+)
+from diplex_core.words import Pattern, Reserve, WhenLate
+
+PATTERNS: Final = tuple(Pattern)
+GPUS: Final = ("b200", "h200", "h100", "cpu")
+APIS: Final = ("vllm", "trtllm", "sglang", "llamacpp", "openai")
+MODEL_NAME: Final = r"\S+"
+SECRET_NAME: Final = Text(r"[A-Za-z_][A-Za-z0-9_]*", "ACME_KEY")
+HOST: Final = Text(r"[^\s/]+", "127.0.0.1")
+ADDRESS: Final = Text(r"[^\s/]+:[0-9]+", "10.0.0.7:7610")
+HTTP_URL: Final = Text(r"https?://\S+", '"http://127.0.0.1:8000"')
+PORT: Final = Whole(1, 65535)
+TIER_NAMES: Final = ListOf(Text(), "[interactive, standard]")
+
+MODEL: Final = Section(
+    {
+        "profile": Key("Which model it is, by its performance profile.", Text()),
+        "weights": Key("Format of its weights, such as mxfp4-mixed or fp8.", Text()),
+        "kv_cache": Key("Format of its KV cache, such as mxfp8 or fp8.", Text()),
+    },
+    "a model",
+)
+
+ENGINE: Final = ByKind(
+    {
+        "sim": Section(
+            {
+                "calibration": Key(
+                    "Where its timing comes from: the chapter's table, or fits to public measurements.",
+                    OneOf(("chapter", "measured"), "a calibration"),
+                    required=True,
+                    example="chapter",
+                ),
+                "time_scale": Key("Simulated seconds that pass in a real one.", Real(positive=True), 1.0),
+                "seed": Key("Draws whatever it draws; equal seeds, equal draws.", Whole(), 0),
+            },
+            "a sim engine",
+        ),
+        "llamacpp": Section(
+            {
+                "weights": Key(
+                    "`smollm2`, or the path of a .gguf file.", Text(), required=True, example="smollm2"
+                ),
+                "threads": Key("CPU threads; left out, its share of the machine's cores.", Whole(1)),
+                "context": Key("Longest prompt plus output of one sequence, in tokens.", Whole(1)),
+                "niceness": Key("How far it gives way to other processes, 0 to 19.", Whole(0, 19)),
+            },
+            "a llamacpp engine",
+        ),
+        "attach": Section(
+            {
+                "api": Key(
+                    "What kind of server it is.", OneOf(APIS, "an API"), required=True, example="vllm"
+                ),
+                "url": Key(
+                    "Where it serves HTTP, without /v1.", HTTP_URL, required=True, example=HTTP_URL.example
+                ),
+                "upstream_model": Key("The model's name there, where it is not ours.", Text()),
+                "api_key_env": Key("Environment variable with the key that it asks for.", SECRET_NAME),
+                "context": Key("Longest prompt plus output of one sequence, in tokens.", Whole(1)),
+                "guard_blocks": Key(
+                    "KV blocks that are never promised, as its account is only a gauge.", Whole()
+                ),
+            },
+            "an attach engine",
+        ),
+    },
+    "an engine",
+)
+
+DRAFT: Final = Section(
+    {
+        "model": Key("The draft model, by its performance profile.", Text()),
+        "tokens": Key("Tokens that are drafted ahead in each step.", Whole(1), 5),
+    },
+    "a draft",
+)
+
+# What both a package and one of its instances may say.
+_WORKER: Final = {
+    "model": Key("One of `models`; pattern B names one for each of its instances.", Text()),
+    "engine": Key("What computes tokens.", ENGINE),
+    "tiers": Key("Tiers that it serves; left out, all that allow its pattern.", TIER_NAMES),
+    "url": Key("host:port of a worker that runs already; left out, `diplex up` starts one.", ADDRESS),
+    "port": Key("gRPC port; left out, by its place in the file from workers.first_port on.", PORT),
+    "advertise": Key("host:port that clients reach it at, where that is another.", ADDRESS),
+}
+
+INSTANCE: Final = Section(
+    {
+        "die": Key("The die that it occupies.", Whole(0, 1), required=True, example="0"),
+        **_WORKER,
+    },
+    "an instance",
+)
+
+PACKAGE: Final = Section(
+    {
+        "gpu": Key("What it is.", OneOf(GPUS, "a GPU"), "b200"),
+        "pattern": Key("How engines lie on it.", OneOf(PATTERNS, "a pattern"), "A"),
+        **_WORKER,
+        "instances": Key(
+            "Pattern B's engines, one for each die.",
+            ListOf(INSTANCE, "[{die: 0, model: …}, {die: 1, model: …}]"),
+        ),
+        "draft": Key("What speculates, in patterns D and A+EAGLE.", DRAFT),
+        "host": Key("Address that it listens on; left out, workers.host.", HOST),
+        "prefill_budget": Key("Most prompt tokens that one engine iteration reads.", Whole(1)),
+        "slots": Key("Most sequences that run at once.", Whole(1)),
+        "kv_blocks": Key("Blocks of its KV pool.", Whole(1)),
+        "block_tokens": Key("Tokens that one KV block holds.", Whole(1)),
+        "open": Key("Whether it also takes requests without a grant.", Flag(), False),
+    },
+    "a package",
+)
+
+TTFT: Final = NumberOr(
+    Section(
+        {
+            "base": Key(
+                "Milliseconds for an empty prompt.", Real(positive=True), required=True, example="40"
+            ),
+            "per_1k_prompt_tokens": Key("Milliseconds more for each 1000 prompt tokens.", Real(), 0.0),
+        },
+        "a TTFT target",
+    ),
+    "base",
+)
+
+_PROMISE: Final = {
+    "ttft_p95_ms": Key("Time to first token that 95 % of requests keep, in milliseconds.", TTFT),
+    "tpot_p95_ms": Key(
+        "Time per output token that 95 % of requests keep, in milliseconds.", Real(positive=True)
+    ),
+}
+
+TIER: Final = Section(
+    {
+        "patterns": Key(
+            "Patterns that may serve it, best first.",
+            ListOf(OneOf(PATTERNS, "a pattern"), "[C, A]"),
+            required=True,
+            example="[C, A]",
+        ),
+        **_PROMISE,
+        "deadline_s": Key("Seconds in which a bulk request should be done.", Real(positive=True)),
+        "reserve": Key(
+            "What a request holds from its start.", OneOf(tuple(Reserve), "a reserve policy"), "full"
+        ),
+        "max_output_tokens": Key(
+            "Cap of each answer, and what a request without max_tokens holds.", Whole(1), 4096
+        ),
+        "preemptible": Key("Whether its requests may give way to others.", Flag(), False),
+        "priority": Key("Higher is served first.", Whole(-(2**31), 2**31 - 1), 0),
+        "max_queue_ms": Key("Longest wait for room, in milliseconds.", Real()),
+        "max_queue_requests": Key("Most requests that wait for one model.", Whole(1), 1024),
+        "when_late": Key(
+            "What happens when its target cannot be met.", OneOf(tuple(WhenLate), "an answer"), "wait"
+        ),
+        "models": Key(
+            "Other targets for single models.",
+            Named(Section(_PROMISE, "a model's targets"), "model", MODEL_NAME),
+        ),
+    },
+    "a tier",
+)
+
+TENANT: Final = Section(
+    {
+        "api_key_env": Key(
+            "Environment variable that holds its API key.", SECRET_NAME, required=True, example="ACME_KEY"
+        ),
+        "weight": Key("Its share of a full fleet, against the other tenants'.", Real(positive=True), 1.0),
+        "max_tokens_per_minute": Key("Its quota of prompt and output tokens.", Whole(1)),
+        "tiers": Key("Tiers that it may use; left out, all.", TIER_NAMES),
+        "packages": Key("Packages that it may use; left out, all.", ListOf(Text(), "[pkg0, pkg1]")),
+    },
+    "a tenant",
+)
+
+FILE: Final = Section(
+    {
+        "models": Key(
+            "Models by the names that clients use.",
+            Named(MODEL, "model", MODEL_NAME),
+            required=True,
+            example="{qwen2.5-72b-instruct: {profile: qwen2.5-72b}}",
+        ),
+        "default_model": Key("The model of a request that names none; left out, the only one.", Text()),
+        "packages": Key(
+            "GPUs, or what stands in for them. Each becomes a worker of its name.",
+            Named(PACKAGE, "package"),
+            required=True,
+            example="{pkg0: {gpu: b200, pattern: A, model: …, engine: {kind: sim, calibration: chapter}}}",
+        ),
+        "tiers": Key(
+            "Named promises.", Named(TIER, "tier"), required=True, example="{standard: {patterns: [A, C]}}"
+        ),
+        "default_tier": Key("The tier of a request that names none; left out, the only one.", Text()),
+        "tenants": Key(
+            "Who pays. With none, every key, or none, is tenant `default`.", Named(TENANT, "tenant")
+        ),
+        "router": Key(
+            "Where the router listens.",
+            Section(
+                {
+                    "name": Key(
+                        "Its name; routers that share workers need different ones.", Text(), "router"
+                    ),
+                    "host": Key("Address that it listens on.", HOST, "127.0.0.1"),
+                    "port": Key("gRPC port.", PORT, 7600),
+                    "metrics_port": Key("Port of its /metrics.", PORT, 7602),
+                },
+                "the router section",
+            ),
+            default={},
+        ),
+        "rest": Key(
+            "Where the REST shim listens.",
+            Section(
+                {
+                    "host": Key("Address that it listens on.", HOST, "127.0.0.1"),
+                    "port": Key("HTTP port.", PORT, 7601),
+                    "router": Key("host:port of its router; left out, the one of this file.", ADDRESS),
+                },
+                "the rest section",
+            ),
+            default={},
+        ),
+        "workers": Key(
+            "Where workers listen.",
+            Section(
+                {
+                    "host": Key("Address that they listen on.", HOST, "127.0.0.1"),
+                    "first_port": Key(
+                        "Port of the first; the others follow in the file's order.", PORT, 7610
+                    ),
+                },
+                "the workers section",
+            ),
+            default={},
+        ),
+        "grants": Key(
+            "The key that signs grants.",
+            Section(
+                {"key_env": Key("Environment variable that holds it.", SECRET_NAME)}, "the grants section"
+            ),
+            default={},
+        ),
+    },
+    "a configuration",
+)
