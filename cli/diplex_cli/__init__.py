@@ -1,0 +1,1 @@
+"""The `diplex` program: reads configuration, sets processes up, starts and supervises the parts."""

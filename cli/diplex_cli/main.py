@@ -1,2 +1,92 @@
-def main() -> int:
-    return 0
+"""The `diplex` program: a table of commands, each imported when it is asked for."""
+
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "up": "serve on this machine: workers, router and REST shim, supervised",
+        "router": "run the router alone",
+        "worker": "run one worker alone",
+        "rest": "run the REST shim alone",
+        "chat": "ask one question and stream the answer",
+        "fetch": "bring the small model's weights into the user's cache",
+        "config": "check a configuration file",
+    }
+)
+"""Every command and what it does. Its module has the same name in `diplex_cli.commands`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 fine, 1 what was asked for is not fine, 2 wrong usage."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] not in COMMANDS:
+        return _no_command(words)
+    name, *rest = words
+    from diplex_cli.failures import told
+
+    try:
+        return _run(name, rest)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone, as in `| head`: nothing is left to say, and nobody to say it to.
+        sys.stdout = None
+        return 1
+    except Exception as error:  # the outermost loop of a process
+        failure = told(error, name)
+        if failure is None:
+            raise
+        print(failure.text, file=sys.stderr)
+        return failure.code
+
+
+def _run(name: str, rest: Sequence[str]) -> int:
+    from importlib import import_module
+
+    command = import_module(f"diplex_cli.commands.{name}")
+    parser = ArgumentParser(
+        prog=f"diplex {name}", description=command.__doc__, formatter_class=RawDescriptionHelpFormatter
+    )
+    command.add_arguments(parser)
+    code: int = command.run(parser.parse_args(rest))
+    return code
+
+
+def _no_command(words: Sequence[str]) -> int:
+    width = max(map(len, COMMANDS))
+    parser = ArgumentParser(
+        prog="diplex",
+        usage="diplex COMMAND …",
+        description="Serves large language models on dual-die GPU packages.",
+        epilog="commands:\n"
+        + "".join(f"  {name:{width}}  {summary}\n" for name, summary in COMMANDS.items())
+        + "\n`diplex COMMAND --help` tells more. To begin: diplex up",
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    if words and not words[0].startswith("-"):
+        parser.exit(2, f"diplex: {_unknown(words[0])}\n")
+    asked = parser.parse_args(words)
+    if asked.version:
+        from importlib.metadata import version
+
+        print(f"diplex {version('diplex')}")
+        return 0
+    parser.print_help(sys.stderr)
+    return 2
+
+
+def _unknown(word: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, COMMANDS, n=1)
+    mend = f"diplex {near[0]}" if near else f"one of {', '.join(COMMANDS)}"
+    return f"'{word}' is not a command. Mend: {mend}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

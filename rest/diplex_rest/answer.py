@@ -1,11 +1,12 @@
 """Tokens in, an HTTP response out: what hears of one request, and puts it into OpenAI's words.
 
-Everything here is a plain call from the frame that brought the news, and ends in a sink: no await, no task and no
-queue on the way. The response's head waits for the first token, so that whatever fails before it is a proper HTTP
-error with its own status.
+Everything here is a plain call from the frame that brought the news, and ends in a sink: no await, no task
+and no queue on the way. The response's head waits for the first token, so that whatever fails before it is a
+proper HTTP error with its own status.
 """
 
 import json
+from dataclasses import replace
 from typing import Final
 
 import grpc
@@ -25,6 +26,7 @@ _EVENTS: Final[Headers] = [
     # Asks nginx not to gather events before it passes them on.
     (b"x-accel-buffering", b"no"),
 ]
+_REASONS: Final = {number: name for name, number in pb.EndReason.items()}
 
 
 class Answer:
@@ -49,20 +51,15 @@ class Answer:
         """HTTP has no word for it."""
 
     def on_serving(self, granted: router_pb2.Granted, grant: pb.Grant) -> None:
-        """A worker was found; said again when the request goes on elsewhere, after the head it changes nothing."""
+        """A worker was found. Said again when the request goes on elsewhere; a head that is sent stays."""
         self._served_by = [
             (b"x-diplex-worker", grant.worker.encode()),
             (b"x-diplex-tier", grant.tier.encode()),
         ]
         if granted.simulated:
             self._served_by.append((b"x-diplex-simulated", b"true"))
-        self._head = Head(
-            self._head.id,
-            self._head.created,
-            self._head.model,
-            f"diplex-{granted.engine}",
-            grant.tier if self._tell_tier else None,
-        )
+        tier = grant.tier if self._tell_tier else None
+        self._head = replace(self._head, fingerprint=f"diplex-{granted.engine}", service_tier=tier)
 
     def on_tokens(self, tokens: pb.Tokens) -> None:
         if self._over:
@@ -160,7 +157,8 @@ def _error_in(done: pb.Done) -> ApiError:
         return error_of(Problem.from_bytes(done.error))
     if done.reason == pb.END_REASON_CANCELLED:
         return error_of(Problem(grpc.StatusCode.CANCELLED, "the request was cancelled", "CANCELLED"))
-    return _broken(f"the request ended {pb.EndReason.Name(done.reason)}, and the worker does not say why")
+    reason = _REASONS.get(done.reason, str(done.reason))
+    return _broken(f"the request ended in {reason}, and the worker does not say why")
 
 
 def _broken(message: str) -> ApiError:

@@ -9,7 +9,7 @@ from starlette.types import Receive
 
 
 class Departure:
-    """Inside the `async with` block, calls `on_gone` once if the client goes away. Owns the task that watches.
+    """Calls `on_gone` if the client goes away inside the `async with` block. Owns the task that watches.
 
     Args:
         receive: the connection's; its request body has been read.

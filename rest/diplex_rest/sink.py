@@ -1,7 +1,8 @@
 """Where an answer's bytes go. Putting them in never waits; one task carries out what has gathered.
 
-A sink is told synchronously, from the calls that bring tokens. Whoever owns the connection awaits `pump`: it wakes
-once for everything that came since its last write, and while a write waits for a slow client more gathers.
+A sink is told synchronously, from the calls that bring tokens. Whoever owns the connection awaits `pump`: it
+wakes once for everything that came since its last write, and while a write waits for a slow client more
+gathers.
 """
 
 from typing import Protocol

@@ -21,8 +21,8 @@ _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 class Call:
     """One generation request.
 
-    `asked` are keyword arguments of the SDK; `service_tier` is what the body says, "" for nothing; `with_usage`
-    asks for the usage at a stream's end.
+    `asked` are keyword arguments of the SDK; `service_tier` is what the body says, "" for nothing;
+    `with_usage` asks for the usage at a stream's end.
     """
 
     asked: Mapping[str, Any]

@@ -18,14 +18,14 @@ FINISH: Final = {pb.END_REASON_STOP: "stop", pb.END_REASON_LENGTH: "length"}
 class Head:
     """What all chunks of one response, or the whole of it, begin with.
 
-    `created` is in seconds since 1970. `service_tier` is the tier that serves; OpenAI tells it only to those who
-    asked for one. `fingerprint` names the engine, so that a simulated answer shows as one.
+    `created` is in seconds since 1970. `service_tier` is the tier that serves; OpenAI tells it only to those
+    who asked for one. `fingerprint` names the engine, so that a simulated answer shows as one.
     """
 
     id: str
     created: int
     model: str
-    fingerprint: str
+    fingerprint: str = ""
     service_tier: str | None = None
 
     def of(self, kind: str) -> dict[str, Any]:

@@ -82,6 +82,8 @@ class LlamaCppEngine:
         self._upstream: Upstream | None = None
         self._problem = "llama.cpp is starting"
         self._slots: Sequence[dict[str, Any]] | None = None
+        # The running child's process id, for people and for tests.
+        self.child_pid: int | None = None
 
     async def serve(self, host: Host) -> None:
         """Run until cancelled. Weights that are missing are looked for again: fetched, it comes up."""
@@ -141,7 +143,7 @@ class LlamaCppEngine:
                 Upstream(child.hello["url"], options["api_key"]) as upstream,
             ):
                 facts = self._facts(await upstream.get("/props"), str(child.hello["version"]))
-                self._upstream, self._problem = upstream, ""
+                self._upstream, self._problem, self.child_pid = upstream, "", child.pid
                 host.ready(facts)
                 reason = await self._until_gone(child, upstream)
                 self._upstream = self._slots = None
@@ -152,7 +154,7 @@ class LlamaCppEngine:
         except (LaunchFailed, Problem) as failed:
             return f"llama.cpp did not start: {failed}"
         finally:
-            self._upstream = self._slots = None
+            self._upstream = self._slots = self.child_pid = None
 
     def _options(self, file: Path) -> dict[str, Any]:
         settings = self._settings

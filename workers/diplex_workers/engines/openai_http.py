@@ -97,6 +97,9 @@ class Upstream:
             raise unavailable(f"{where}: the engine's client is not running")
         data = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
+        if within is None:
+            # llama.cpp closes after a stream without saying so: taken up again, the connection would fail.
+            headers["Connection"] = "close"
         try:
             async with asyncio.timeout(within):
                 response = await self._session.request(method, self.url + path, data=data, headers=headers)

@@ -1,0 +1,57 @@
+"""Run the router alone: it links to the workers of the configuration and serves until it is told to stop.
+
+The key that signs grants comes from the environment: the variable that `grants.key_env` names, else
+DIPLEX_GRANTS_KEY. Workers need the same one.
+
+example:
+  DIPLEX_GRANTS_KEY=secret diplex router --config fleet.yaml
+"""
+
+import os
+from argparse import ArgumentParser, Namespace
+
+from diplex_cli import process
+from diplex_cli.configured import GRANTS_KEY, add_config, configured, grants_key
+from diplex_cli.failures import UsageError
+from diplex_core.config import cannot_run
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--host", help="address to listen on (default: the configuration's)")
+    parser.add_argument("--router-port", type=int, metavar="N", help="gRPC port; 0 for any free one")
+    parser.add_argument("--metrics-port", type=int, metavar="N", help="port of /metrics; 0 for any free one")
+    process.add_log_level(parser)
+
+
+def run(args: Namespace) -> int:
+    process.log_to_stderr(args.log_level)
+    config = configured(args.config, os.environ)
+    key = grants_key(config)
+    if key is None:
+        name = config.grants_key_env or GRANTS_KEY
+        raise UsageError(
+            f"the router needs the key that signs grants. Mend: export {name}=…, the same for router and workers"
+        )
+
+    from diplex.wire.grants import Keys
+    from diplex_router import server
+    from diplex_router.settings import RouterSettings, WorkerSpec
+
+    at = config.router
+    settings = RouterSettings(
+        name=at.name,
+        host=args.host or at.host,
+        port=at.port if args.router_port is None else args.router_port,
+        metrics_port=at.metrics_port if args.metrics_port is None else args.metrics_port,
+        rules=config.rules,
+        workers=tuple(
+            WorkerSpec(
+                worker.name, worker.address, worker.package, worker.pattern, (worker.model,), worker.tiers
+            )
+            for worker in config.workers
+            if cannot_run(worker) is None
+        ),
+        keys=Keys.of(key),
+    )
+    return process.serve(lambda stop: server.run(settings, stop=stop))

@@ -1,0 +1,73 @@
+"""Run one worker of the configuration alone: the engine, and the gRPC server around it.
+
+NAME is the package, or in pattern B the package and the die, such as pkg2.0. Without the key that signs
+grants (the variable that `grants.key_env` names, else DIPLEX_GRANTS_KEY) it refuses direct sessions.
+
+example:
+  DIPLEX_GRANTS_KEY=secret diplex worker pkg0 --config fleet.yaml
+"""
+
+import logging
+from argparse import ArgumentParser, Namespace
+
+from diplex_cli import process
+from diplex_cli.configured import GRANTS_KEY, add_config, configured, grants_key
+from diplex_cli.failures import UsageError
+from diplex_core.config import Config, WorkerConfig, cannot_run
+from diplex_core.config.faults import nearest
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="which worker of the configuration")
+    add_config(parser)
+    parser.add_argument("--host", help="address to listen on (default: the configuration's)")
+    parser.add_argument("--worker-port", type=int, metavar="N", help="gRPC port; 0 for any free one")
+    process.add_log_level(parser)
+
+
+def run(args: Namespace) -> int:
+    process.log_to_stderr(args.log_level)
+    config = configured(args.config)
+    worker = _named(config, args.name)
+    key = grants_key(config)
+    if key is None and not worker.open:
+        log.warning(
+            "no key for grants: direct sessions are refused. Mend: export %s=…, the same as the router's",
+            config.grants_key_env or GRANTS_KEY,
+        )
+
+    from diplex.wire.grants import Keys
+    from diplex_cli.engines import engine_for
+    from diplex_workers import server
+
+    port = worker.port if args.worker_port is None else args.worker_port
+    settings = server.WorkerSettings(
+        name=worker.name,
+        package=worker.package,
+        pattern=worker.pattern,
+        gpu=worker.gpu,
+        dies=worker.dies,
+        tiers=worker.tiers,
+        host=args.host or worker.host,
+        port=port,
+        metrics_port=port + (worker.metrics_port - worker.port) if port else 0,
+        advertise=worker.advertise or worker.url,
+        keys=Keys.of(key) if key else None,
+        open=worker.open,
+        seed=getattr(worker.engine, "seed", 0),
+    )
+    engine = engine_for(worker)
+    return process.serve(lambda stop: server.run(settings, engine, stop=stop))
+
+
+def _named(config: Config, name: str) -> WorkerConfig:
+    worker = config.worker(name)
+    if worker is None:
+        names = [one.name for one in config.workers]
+        mend = nearest(name, names) or f"one of {', '.join(names)}"
+        raise UsageError(f"the configuration has no worker '{name}'. Mend: {mend}")
+    if reason := cannot_run(worker):
+        raise UsageError(f"{name} cannot be run: {reason}")
+    return worker

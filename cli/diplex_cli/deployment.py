@@ -1,0 +1,107 @@
+"""What `diplex up` is going to start: a configuration, the ports that it gets, and what is left out of it."""
+
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from diplex_cli import reader
+from diplex_cli.failures import UsageError
+from diplex_cli.ports import Listener, Picker, taken
+from diplex_core.config import Config, LlamaCppConfig, WorkerConfig, cannot_run
+from diplex_workers.launch import weights
+
+_MOST_COMPLAINTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What to start. `overlay` is what options and free ports change in the files, as one more file."""
+
+    config: Config
+    overlay: Mapping[str, Any]
+    left_out: Mapping[str, str]  # worker: why
+
+    @property
+    def workers(self) -> tuple[WorkerConfig, ...]:
+        """Those that are spawned here."""
+        return tuple(one for one in self.config.workers if one.spawned and one.name not in self.left_out)
+
+
+def planned(args: Namespace, source: reader.Source, environment: Mapping[str, str]) -> Deployment:
+    """Settle what is started, and where it listens.
+
+    Raises:
+        ConfigErrors: the files are wrong, or options make them so.
+        UsageError: an engine of an explicit file lacks what it needs, a port is taken, or nothing is left.
+    """
+    config = source.config(environment)
+    left_out = dict(_left_out(config, embedded=source.files == (reader.EMBEDDED,)))
+    spawned = [one for one in config.workers if one.spawned and one.name not in left_out]
+    if not spawned and all(one.spawned for one in config.workers):
+        raise UsageError("no worker is left to start: " + "; ".join(f"{n}: {why}" for n, why in left_out.items()))
+    overlay = _overlay(args, config, left_out)
+    deployment = Deployment(source.extended(overlay).config(environment), overlay, left_out)
+    if complaints := list(taken(_listeners(deployment, args.rest))):
+        more = len(complaints) - _MOST_COMPLAINTS
+        rest = [f"and {more} more ports"] if more > 0 else []
+        raise UsageError("\n".join([*complaints[:_MOST_COMPLAINTS], *rest]))
+    return deployment
+
+
+def _left_out(config: Config, *, embedded: bool) -> Iterator[tuple[str, str]]:
+    """Workers that cannot be started, and why. What an explicit file asks for must be there."""
+    for worker in config.workers:
+        reason = cannot_run(worker)
+        if reason:
+            yield worker.name, reason
+        elif worker.spawned and (reason := _lacks(worker)):
+            if not embedded:
+                raise UsageError(f"packages.{worker.package}.engine: {reason}")
+            yield worker.name, reason
+
+
+def _lacks(worker: WorkerConfig) -> str | None:
+    """What this machine lacks to run the worker's engine, with the mend."""
+    if not isinstance(worker.engine, LlamaCppConfig):
+        return None
+    if find_spec("xllamacpp") is None:
+        return "the engine llamacpp needs xllamacpp. Mend: pip install 'diplex[llamacpp]'"
+    try:
+        weights.find(worker.engine.weights)
+    except weights.WeightsMissing as missing:
+        return str(missing)
+    return None
+
+
+def _overlay(args: Namespace, config: Config, left_out: Mapping[str, str]) -> dict[str, Any]:
+    """What the options say, port 0 made a free one, and a null for each package without a worker."""
+    host = args.host
+    router = {"host": host, "port": args.router_port, "metrics_port": args.metrics_port}
+    rest = {"host": host, "port": args.rest_port}
+    workers = {"host": host, "first_port": args.worker_port}
+    picker = Picker(host or config.router.host)
+    for section in (router, rest):
+        for key in ("port", "metrics_port"):
+            if section.get(key) == 0:
+                section[key] = picker.one()
+    if workers["first_port"] == 0:
+        workers["first_port"] = picker.run_of(len(config.workers))
+    sections = {"router": router, "rest": rest, "workers": workers}
+    overlay: dict[str, Any] = {
+        name: {key: value for key, value in section.items() if value is not None}
+        for name, section in sections.items()
+    }
+    return {name: section for name, section in overlay.items() if section}
+
+
+def _listeners(deployment: Deployment, rest: bool) -> Iterator[Listener]:
+    config = deployment.config
+    yield Listener("router", config.router.host, config.router.port, "--router-port N")
+    yield Listener("router's /metrics", config.router.host, config.router.metrics_port, "--metrics-port N")
+    if rest:
+        yield Listener("REST shim", config.rest.host, config.rest.port, "--rest-port N")
+    for worker in deployment.workers:
+        for what, port in ((worker.name, worker.port), (f"/metrics of {worker.name}", worker.metrics_port)):
+            yield Listener(what, worker.host, port, "--worker-port N")

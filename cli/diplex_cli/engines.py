@@ -1,0 +1,106 @@
+"""From a worker's configuration to its engine, each kind's module loaded when it is asked for."""
+
+import os
+from typing import TYPE_CHECKING, Any, assert_never
+
+from diplex_cli.failures import UsageError
+from diplex_core.config import AttachConfig, LlamaCppConfig, SimConfig, WorkerConfig
+
+if TYPE_CHECKING:
+    from diplex_workers.engines.engine import Engine
+
+
+def engine_for(worker: WorkerConfig) -> "Engine":
+    """The engine that a worker runs.
+
+    Raises:
+        WeightsMissing: it has none to load.
+        UsageError: the key that its server asks for is not in the environment.
+    """
+    match worker.engine:
+        case SimConfig():
+            return _sim(worker, worker.engine)
+        case LlamaCppConfig():
+            return _llamacpp(worker, worker.engine)
+        case AttachConfig():
+            return _attach(worker, worker.engine)
+        case _:
+            assert_never(worker.engine)
+
+
+def _sim(worker: WorkerConfig, engine: SimConfig) -> "Engine":
+    from diplex_workers.engines.sim import SimEngine, SimSettings
+
+    return SimEngine(
+        SimSettings(
+            model=worker.model,
+            pattern=worker.pattern,
+            calibration=engine.calibration,
+            time_scale=engine.time_scale,
+            seed=engine.seed,
+            **_said(
+                prefill_budget_tokens=worker.prefill_budget,
+                slots=worker.slots,
+                kv_blocks=worker.kv_blocks,
+                block_tokens=worker.block_tokens,
+            ),
+        )
+    )
+
+
+def _llamacpp(worker: WorkerConfig, engine: LlamaCppConfig) -> "Engine":
+    from diplex_workers.engines.llamacpp import LlamaCppEngine, LlamaCppSettings
+    from diplex_workers.launch import weights
+
+    weights.find(engine.weights)
+    return LlamaCppEngine(
+        LlamaCppSettings(
+            model=worker.model,
+            weights=engine.weights,
+            **_said(
+                context=engine.context,
+                slots=worker.slots,
+                threads=engine.threads,
+                block_tokens=worker.block_tokens,
+                prefill_chunk=worker.prefill_budget,
+                niceness=engine.niceness,
+            ),
+        )
+    )
+
+
+def _attach(worker: WorkerConfig, engine: AttachConfig) -> "Engine":
+    from diplex_workers.engines.attach import AttachEngine, AttachSettings
+
+    return AttachEngine(
+        AttachSettings(
+            model=worker.model,
+            url=engine.url,
+            api=engine.api,
+            **_said(
+                upstream_model=engine.upstream_model,
+                api_key=_secret(worker, engine.api_key_env),
+                context=engine.context,
+                guard_blocks=engine.guard_blocks,
+                slots=worker.slots,
+                kv_blocks=worker.kv_blocks,
+                block_tokens=worker.block_tokens,
+            ),
+        )
+    )
+
+
+def _said(**settings: Any) -> dict[str, Any]:
+    """Only what the configuration says: the rest is the engine's own default."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _secret(worker: WorkerConfig, name: str | None) -> str | None:
+    if name is None:
+        return None
+    if not (secret := os.environ.get(name)):
+        raise UsageError(
+            f"packages.{worker.package}.engine.api_key_env: the environment variable {name} is not set. "
+            f"Mend: export {name}=…"
+        )
+    return secret

@@ -1,0 +1,1 @@
+"""The simulated engine: what it says, and when; driven by its caller's time."""

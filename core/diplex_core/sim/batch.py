@@ -1,0 +1,304 @@
+"""Continuous batching, iteration by iteration, on the caller's time.
+
+An iteration gives each running choice one token and reads a chunk of the prompts that wait to be read; the
+chunk makes it longer for everybody, as on a real engine. `plan` begins one and says how long it takes,
+`finish` ends it: only then do tokens exist, and only then do KV blocks change hands. Requests are taken into
+the batch first come, first served, when slots and blocks for their whole length are free.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from diplex_core.sim.paged import PagedCache
+from diplex_core.sim.speech import cut_at_stop, natural_length, share, token
+from diplex_core.words import Blocks, Claim, EndReason, Seconds, Slots, Tokens, blocks_needed
+
+
+class StepTimes(Protocol):
+    """What a performance model says of an engine's steps (`diplex_core.model.chapter.Chapter`)."""
+
+    def decode_step(self, batch: int, context: float) -> Seconds: ...
+
+    def prefill(self, tokens: Tokens, *, behind: Tokens = 0) -> Seconds: ...
+
+    def prefill_per_step(self, batch: int) -> Tokens: ...
+
+    def tail(self, batch: int) -> float: ...
+
+
+class Say(Protocol):
+    """Who hears of tokens: the id and text of one token (`None` and "": none), and how the choice ended."""
+
+    def __call__(
+        self, claim: Claim, choice: int, token_id: int | None, text: str, end: EndReason | None
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A request as the engine takes it.
+
+    `max_tokens` bounds each choice's whole output, of which earlier attempts produced `from_index` tokens;
+    those are read as prompt. `to_the_limit`: do not end before `max_tokens`, whatever the model says.
+    """
+
+    claim: Claim
+    digest: int
+    prompt_tokens: Tokens
+    max_tokens: Tokens
+    choices: int = 1
+    from_index: Tokens = 0
+    to_the_limit: bool = False
+    stop: tuple[str, ...] = ()
+
+    @property
+    def to_read(self) -> Tokens:
+        return self.prompt_tokens + self.from_index
+
+    def blocks(self, block_tokens: Tokens) -> Blocks:
+        left = self.max_tokens - self.from_index
+        return blocks_needed(self.to_read, left, block_tokens, choices=self.choices)
+
+
+@dataclass(slots=True, eq=False)
+class Voice:
+    """One choice that speaks: where it is, where it ends, and the KV blocks that only it uses."""
+
+    running: "Running"
+    choice: int
+    index: Tokens
+    last: Tokens  # index behind its last token
+    end: EndReason
+    room: Tokens  # tokens that its blocks still have room for
+    blocks: list[int]
+    spoken: int = 0  # characters so far; counted only where a stop string cuts the text
+    cut: int | None = None  # characters that may be said before the stop string
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """One request in the batch."""
+
+    work: Work
+    claimed: Blocks
+    luck: float  # 0 to 1: how slowly its prompt is read, among others like it
+    read: Tokens = 0
+    chunk: Tokens = 0  # prompt tokens that the iteration under way reads
+    shared: list[int] = field(default_factory=list)
+    voices: list[Voice] = field(default_factory=list)
+    cancelled: bool = False
+
+
+class Batch:
+    """One engine's batch, queue and KV cache.
+
+    Args:
+        capacity: KV blocks.
+        slots: choices that run at once.
+        prefill_budget: prompt tokens read in one iteration, whatever runs beside; `None`: as the model says.
+        seed: which requests meet a slow prefill; nothing else is left to chance.
+    """
+
+    def __init__(
+        self,
+        times: StepTimes,
+        *,
+        capacity: Blocks,
+        slots: Slots,
+        block_tokens: Tokens,
+        prefill_budget: Tokens | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.cache = PagedCache(capacity)
+        self.slots = slots
+        self.used_slots: Slots = 0
+        self.claimed: Blocks = 0
+        self._times = times
+        self._block_tokens = block_tokens
+        self._prefill_budget = prefill_budget
+        self._seed = seed
+        self._taken = 0
+        self._queue: deque[Work] = deque()
+        self._running: dict[Claim, Running] = {}
+        self._reading: deque[Running] = deque()
+        self._voices: list[Voice] = []
+        self._held_tokens: Tokens = 0  # in the KV cache, for all voices
+        self._gone: list[Work] = []  # cancelled while they still queued
+
+    @property
+    def idle(self) -> bool:
+        return not (self._queue or self._running or self._gone)
+
+    def submit(self, work: Work) -> None:
+        """Queue a request.
+
+        Raises:
+            ValueError: it can never fit, or nothing is left to produce.
+        """
+        needed = work.blocks(self._block_tokens)
+        if needed > self.cache.capacity or not 1 <= work.choices <= self.slots:
+            raise ValueError(
+                f"needs {needed} KV blocks and {work.choices} slots; the engine has {self.cache.capacity} "
+                f"and {self.slots}"
+            )
+        if work.max_tokens <= work.from_index:
+            raise ValueError(f"all {work.max_tokens} tokens were produced by earlier attempts")
+        self._queue.append(work)
+
+    def cancel(self, claim: Claim) -> None:
+        """End a request with the iteration under way. Unknown and ended ones are ignored."""
+        running = self._running.get(claim)
+        if running is not None:
+            running.cancelled = True
+            return
+        for work in self._queue:
+            if work.claim == claim:
+                self._queue.remove(work)
+                self._gone.append(work)
+                return
+
+    def plan(self, began: Callable[[Claim], None]) -> Seconds:
+        """Begin an iteration and say how long it takes.
+
+        Args:
+            began: told each request whose prompt is read from now on.
+        """
+        self._admit()
+        speaking = len(self._voices)
+        batch, context = speaking, self._held_tokens
+        budget = self._prefill_budget or self._times.prefill_per_step(speaking + 1)
+        slowness = self._times.tail(speaking + 1) - 1.0
+        took = 0.0
+        for running in self._reading:
+            if budget <= 0:
+                break
+            work = running.work
+            if running.read == 0:
+                began(work.claim)
+            running.chunk = min(budget, work.to_read - running.read)
+            budget -= running.chunk
+            # Half of all prompts are read in the median time, one in twenty takes the tail's.
+            unlucky = max(0.0, (running.luck - 0.5) / 0.45)
+            took += self._times.prefill(running.chunk, behind=running.read) * (1.0 + slowness * unlucky)
+            if running.read + running.chunk == work.to_read:
+                # The step that ends the prompt also makes its first tokens.
+                batch += work.choices
+                context += work.choices * work.to_read
+        return took + (self._times.decode_step(batch, context / batch) if batch else 0.0)
+
+    def finish(self, say: Say) -> None:
+        """End the iteration: cancelled requests leave, prompts are read on, every voice says a token."""
+        for work in self._gone:
+            for choice in range(work.choices):
+                say(work.claim, choice, None, "", EndReason.CANCELLED)
+        self._gone.clear()
+        for running in [r for r in self._running.values() if r.cancelled]:
+            self._leave_cancelled(running, say)
+        self._read_on()
+        ended = [voice for voice in self._voices if self._speak(voice, say)]
+        self._held_tokens += len(self._voices)
+        for voice in ended:
+            self._end(voice)
+
+    def _admit(self) -> None:
+        while self._queue:
+            work = self._queue[0]
+            needed = work.blocks(self._block_tokens)
+            if self.used_slots + work.choices > self.slots or self.claimed + needed > self.cache.capacity:
+                return
+            self._queue.popleft()
+            self._taken += 1
+            running = Running(work, needed, share(self._seed, self._taken))
+            self._running[work.claim] = running
+            self._reading.append(running)
+            self.used_slots += work.choices
+            self.claimed += needed
+
+    def _read_on(self) -> None:
+        """Write the chunks' KV; a prompt that is read whole gets its voices."""
+        for running in list(self._reading):
+            if not running.chunk:
+                break
+            running.read += running.chunk
+            running.chunk = 0
+            while len(running.shared) * self._block_tokens < running.read:
+                running.shared.append(self.cache.take())
+            if running.read == running.work.to_read:
+                self._reading.popleft()
+                self._find_voices(running)
+
+    def _find_voices(self, running: Running) -> None:
+        """Each choice goes on behind the prompt in blocks of its own, the first in the prompt's last one."""
+        work = running.work
+        tail = work.to_read % self._block_tokens
+        for choice in range(work.choices):
+            own = []
+            if tail:
+                own.append(running.shared.pop() if choice == 0 else self.cache.take())
+            last, end, cut = _ending(work, choice)
+            room = self._block_tokens - tail if tail else 0
+            voice = Voice(running, choice, work.from_index, last, end, room, own, cut=cut)
+            if cut is not None:
+                voice.spoken = sum(len(token(work.digest, choice, i)[1]) for i in range(work.from_index))
+            running.voices.append(voice)
+            self._voices.append(voice)
+            self._held_tokens += work.to_read
+
+    def _speak(self, voice: Voice, say: Say) -> bool:
+        """Say one token; True: it was the choice's last."""
+        if not voice.room:
+            voice.blocks.append(self.cache.take())
+            voice.room = self._block_tokens
+        voice.room -= 1
+        work = voice.running.work
+        token_id, text = token(work.digest, voice.choice, voice.index)
+        if voice.cut is not None:
+            whole = len(text)
+            text = text[: max(0, voice.cut - voice.spoken)]
+            voice.spoken += whole
+        voice.index += 1
+        over = voice.index >= voice.last
+        say(work.claim, voice.choice, token_id, text, voice.end if over else None)
+        return over
+
+    def _leave_cancelled(self, running: Running, say: Say) -> None:
+        work = running.work
+        if running.voices:
+            for voice in list(running.voices):
+                say(work.claim, voice.choice, None, "", EndReason.CANCELLED)
+                self._end(voice)
+            return
+        self._reading.remove(running)
+        for choice in range(work.choices):
+            say(work.claim, choice, None, "", EndReason.CANCELLED)
+        self.used_slots -= work.choices
+        self._leave(running)
+
+    def _end(self, voice: Voice) -> None:
+        running = voice.running
+        self._voices.remove(voice)
+        running.voices.remove(voice)
+        self._held_tokens -= running.work.prompt_tokens + voice.index
+        self.cache.give_back(voice.blocks)
+        self.used_slots -= 1
+        if not running.voices:
+            self._leave(running)
+
+    def _leave(self, running: Running) -> None:
+        self.cache.give_back(running.shared)
+        self.claimed -= running.claimed
+        del self._running[running.work.claim]
+
+
+def _ending(work: Work, choice: int) -> tuple[Tokens, EndReason, int | None]:
+    """Index behind a choice's last token, why it ends there, and where a stop string cuts its text."""
+    last, end = work.max_tokens, EndReason.LENGTH
+    if not work.to_the_limit and (natural := natural_length(work.digest, choice)) <= last:
+        last, end = natural, EndReason.STOP
+    found = cut_at_stop(work.digest, choice, last, work.stop) if work.stop else None
+    if found is not None:
+        return found[0], EndReason.STOP, found[1]
+    # An earlier attempt may have gone as far as this one's answer would: then one more token ends it.
+    return max(last, work.from_index + 1), end, None

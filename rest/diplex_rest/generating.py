@@ -1,0 +1,85 @@
+"""One generation request's way through: read it, start it, carry its answer out, and watch its client."""
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from diplex import AsyncClient
+from diplex.wire.context import attach
+from diplex_rest.answer import Answer, StreamedAnswer, WholeAnswer
+from diplex_rest.body import ClientGone, read_body
+from diplex_rest.departure import Departure
+from diplex_rest.front import request_id_of
+from diplex_rest.metrics import Metrics
+from diplex_rest.openai.request import Call
+from diplex_rest.openai.response import Head, Shape
+from diplex_rest.sink import GatheringSink, Sink
+
+TIER_HEADER: Final = "x-diplex-tier"
+_BEARER: Final = "bearer "
+
+
+class Generating:
+    """One of the two generating routes, as an ASGI application.
+
+    Args:
+        read: reads the request's body; raises ApiError where it is wrong.
+    """
+
+    def __init__(
+        self, client: AsyncClient, metrics: Metrics, shape: Shape, read: Callable[[bytes], Call]
+    ) -> None:
+        self._client = client
+        self._metrics = metrics
+        self._shape = shape
+        self._read = read
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        try:
+            call = self._read(await read_body(headers, receive))
+        except ClientGone:
+            return
+        sink = GatheringSink(self._metrics)
+        answer = self._answer(call, sink)
+        tier = headers.get(TIER_HEADER) or call.service_tier
+        with attach(headers.get("traceparent", ""), headers.get("tracestate", "")):
+            life = self._client.start(
+                answer,
+                model=call.model,
+                tier=tier,
+                api_key=bearer(headers),
+                request_id=request_id_of(scope),
+                **call.asked,
+            )
+
+        def leave() -> None:
+            self._metrics.client_left()
+            sink.abandon()
+            life.cancel()
+
+        try:
+            async with Departure(receive, leave):
+                with self._metrics.answering(streamed=call.stream):
+                    await sink.pump(send)
+        finally:
+            life.cancel()
+
+    def _answer(self, call: Call, sink: Sink) -> Answer:
+        head = Head(self._shape.id_prefix + secrets.token_hex(12), int(time.time()), call.model)
+        tell_tier = bool(call.service_tier)
+        if call.stream:
+            return StreamedAnswer(
+                sink, self._shape, head, call.choices, tell_tier=tell_tier, with_usage=call.with_usage
+            )
+        return WholeAnswer(sink, self._shape, head, call.choices, tell_tier=tell_tier)
+
+
+def bearer(headers: Headers) -> str:
+    """The API key that the client showed, or "" for none."""
+    given = headers.get("authorization", "")
+    return given[len(_BEARER) :].strip() if given[: len(_BEARER)].lower() == _BEARER else ""

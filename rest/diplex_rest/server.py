@@ -1,0 +1,116 @@
+"""Runs the shim: an SDK client, the application on it, and uvicorn in front."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import uvicorn
+
+from diplex import AsyncClient
+from diplex.wire.serving import PortTaken, why_not
+from diplex_rest.app import make_app
+
+OPTION: Final = "--rest-port"
+_BACKLOG: Final = 2048
+# Seconds that an idle connection stays open. Longer than clients keep theirs: they must be the first to
+# close, or one sends a request into a connection that is just being closed.
+_KEEP_ALIVE: Final = 75
+# Clients that vanished without a word, or take nothing, are let go after half a minute. Accepted connections
+# inherit these from the listening socket.
+_SOCKET_OPTIONS: Final = (
+    (socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RestSettings:
+    """One shim. `port` 0 is any free one, `router` host:port, `drain` seconds for what runs at the end."""
+
+    host: str
+    port: int
+    router: str
+    drain: float = 30.0
+
+
+async def run(
+    settings: RestSettings, *, stop: asyncio.Event, started: Callable[[int], None] = lambda port: None
+) -> None:
+    """Serve until `stop` is set; then take nothing new, and let running requests end.
+
+    The router need not be there: `/ready` tells when it is.
+
+    Args:
+        started: told the port once connections are accepted.
+    Raises:
+        PortTaken: the port is in use.
+    """
+    with listening(settings.host, settings.port) as listener:
+        async with AsyncClient(settings.router) as client:
+            config = uvicorn.Config(
+                make_app(client),
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=_BACKLOG,
+                timeout_keep_alive=_KEEP_ALIVE,
+                timeout_graceful_shutdown=max(1, round(settings.drain)),
+            )
+            server = _Server(config, lambda: started(listener.getsockname()[1]))
+            async with asyncio.TaskGroup() as tasks:
+                stopper = tasks.create_task(server.exit_upon(stop), name="rest stopper")
+                await server.serve(sockets=[listener])
+                stopper.cancel()
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        PortTaken: it cannot.
+    """
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+    except OSError as error:
+        raise PortTaken(why_not(host, port, OPTION)) from error
+    try:
+        for level, name, value in _SOCKET_OPTIONS:
+            listener.setsockopt(level, name, value)
+        listener.bind(place)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise PortTaken(why_not(host, port, OPTION)) from error
+    listener.setblocking(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server inside somebody else's process: it leaves signals alone, and says when it is up."""
+
+    def __init__(self, config: uvicorn.Config, up: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._up = up
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._up()
+
+    async def exit_upon(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self.should_exit = True

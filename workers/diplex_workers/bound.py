@@ -1,0 +1,59 @@
+"""How many tokens a prompt may turn into at most, learned from the prompts that were counted.
+
+    bound = ceil(bytes / bytes_per_token) + messages * tokens_per_message + tokens_per_chat
+
+A client without a tokenizer is charged by this bound, and refused when it was too low; so it follows the
+fewest bytes per token seen at once, and climbs back slowly while prompts turn out cheaper.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from diplex.v1 import generation_pb2 as pb
+from diplex.wire.counting import bound_tokens
+from diplex_core.words import Tokens
+
+START: Final = {"bytes_per_token": 3.0, "tokens_per_message": 8.0, "tokens_per_chat": 16.0}
+
+# Shorter prompts say little about bytes per token: the fixed part of a chat outweighs them.
+_TELLING: Final[Tokens] = 64
+_CLIMB: Final = 0.02  # of the way to a cheaper prompt, for each that comes
+_MARGIN: Final = 0.9  # climb no nearer than this to what was just seen
+_FEWEST_BYTES: Final = 0.25  # no tokenizer makes four tokens of a byte
+
+
+class LearnedBound:
+    """One model's three figures. `start`: an engine's better ones, if it has any."""
+
+    def __init__(self, start: pb.CountBound | None = None) -> None:
+        self.figures = pb.CountBound(**START)
+        if start is not None:
+            self.figures.CopyFrom(start)
+
+    def learn(self, prompt: pb.Prompt, tokens: Tokens) -> None:
+        """Take in an exact count."""
+        match prompt.WhichOneof("content"):
+            case "text":
+                size, fixed = len(prompt.text.encode()), 0.0
+            case "chat":
+                size = len(prompt.chat.messages) + len(prompt.chat.tools)
+                messages = len(json.loads(prompt.chat.messages))
+                fixed = messages * self.figures.tokens_per_message + self.figures.tokens_per_chat
+            case _:
+                return
+        excess = tokens - bound_tokens(prompt, self.figures)
+        own = tokens - fixed
+        if excess > 0 and fixed and own < _TELLING:
+            self.figures.tokens_per_chat += excess
+        elif excess > 0:
+            self.figures.bytes_per_token = max(_FEWEST_BYTES, size / own)
+        elif own >= _TELLING:
+            better = _MARGIN * size / own - self.figures.bytes_per_token
+            self.figures.bytes_per_token += _CLIMB * max(0.0, better)
+
+
+def starts_of(engine: object) -> Mapping[str, pb.CountBound]:
+    """An engine's better start for each model: its optional attribute `bounds`."""
+    bounds: Mapping[str, pb.CountBound] = getattr(engine, "bounds", {})
+    return bounds

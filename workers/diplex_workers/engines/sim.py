@@ -1,0 +1,204 @@
+"""The simulated B200: the core's batch, driven by the event loop's time on absolute deadlines.
+
+An iteration ends when the model says, counted from the end of the one before: a late wake-up makes nothing
+slower, the next iterations catch up. Everything it says of itself is labelled simulated.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+
+from diplex.v1 import generation_pb2 as pb
+from diplex.wire.counting import count_or_bound
+from diplex.wire.status import Problem
+from diplex_core.model import catalogue, chapter
+from diplex_core.model.memory import capacity_blocks
+from diplex_core.sim.batch import Batch, Work
+from diplex_core.sim.speech import prompt_digest
+from diplex_core.words import Blocks, Claim, EndReason, Pattern, Slots, Tokens
+from diplex_workers.engines.engine import Counted, Facts, Host, Job, ModelFacts, Output
+
+CALIBRATIONS: Final = ("chapter",)
+
+# The simulated tokenizer is the bound itself, with these figures: so its bound is exact.
+TOKENIZER: Final = pb.CountBound(bytes_per_token=4, tokens_per_message=4, tokens_per_chat=3)
+
+
+@dataclass(frozen=True, slots=True)
+class SimSettings:
+    """A simulated engine.
+
+    Attributes:
+        models: the names that clients use.
+        calibration: whose figures time comes from; there is no default, and every report names it.
+        pattern: A or C, where the chapter has rows.
+        profile, gpu, weights, kv_cache: what the figures must be about.
+        time_scale: simulated seconds that pass in a real one.
+        capacity_blocks, slots: `None`: what the memory leaves, and the chapter's largest batch.
+        prefill_budget: prompt tokens read in one step whatever runs beside; `None`: as the calibration says.
+        context: longest prompt plus output in tokens; `None`: the profile's.
+    """
+
+    models: tuple[str, ...]
+    calibration: str
+    pattern: Pattern = Pattern.A
+    profile: str = "qwen2.5-72b"
+    gpu: str = "b200"
+    weights: str = "mxfp4-mixed"
+    kv_cache: str = "mxfp8"
+    time_scale: float = 1.0
+    seed: int = 0
+    capacity_blocks: Blocks | None = None
+    slots: Slots | None = None
+    prefill_budget: Tokens | None = None
+    block_tokens: Tokens = 32
+    context: Tokens | None = None
+
+
+class SimEngine:
+    """One simulated engine.
+
+    Raises:
+        ValueError: the settings ask for what no calibration has; the message ends in the mend.
+    """
+
+    def __init__(self, settings: SimSettings) -> None:
+        times = _times(settings)
+        profile = catalogue.model(settings.profile)
+        capacity = settings.capacity_blocks
+        if capacity is None:
+            capacity = capacity_blocks(
+                catalogue.gpu(settings.gpu),
+                profile,
+                settings.kv_cache,
+                chapter.memory_groups(),
+                settings.block_tokens,
+            )
+        self._facts = Facts(
+            kind="sim",
+            models=tuple(ModelFacts(name, tokenizer_hash="sim") for name in settings.models),
+            block_tokens=settings.block_tokens,
+            capacity_blocks=capacity,
+            capacity_slots=settings.slots or times.largest_batch,
+            context=settings.context or profile.context,
+            version="1",
+            simulated=True,
+            calibration=settings.calibration,
+            time_scale=settings.time_scale,
+            prefill_budget_tokens=settings.prefill_budget or times.most_prefill_per_step,
+        )
+        self._batch = Batch(
+            times,
+            capacity=capacity,
+            slots=self._facts.capacity_slots,
+            block_tokens=settings.block_tokens,
+            prefill_budget=settings.prefill_budget,
+            seed=settings.seed,
+        )
+        self._scale = settings.time_scale
+        self._woken = asyncio.Event()
+        self._impossible: list[Output] = []
+        self.bounds: Mapping[str, pb.CountBound] = dict.fromkeys(settings.models, TOKENIZER)
+
+    async def serve(self, host: Host) -> None:
+        host.ready(self._facts)
+        now = asyncio.get_running_loop().time
+        end = now()
+        while True:
+            if self._batch.idle and not self._impossible:
+                self._woken.clear()
+                await self._woken.wait()
+                end = now()
+            end += self._batch.plan(host.prefilling) / self._scale
+            # A late iteration still lets the loop turn once, so that streams are written and read.
+            await asyncio.sleep(max(0.0, end - now()))
+            outputs, self._impossible = self._impossible, []
+            self._batch.finish(_Writer(outputs))
+            host.deliver(outputs)
+
+    async def count(self, model: str, prompt: pb.Prompt) -> Counted:
+        tokens, _ = count_or_bound(prompt, TOKENIZER)
+        return Counted(tokens)
+
+    def submit(self, job: Job) -> None:
+        sampling = job.sampling
+        work = Work(
+            claim=job.claim,
+            digest=digest_of(job.prompt),
+            prompt_tokens=job.counted.tokens,
+            max_tokens=job.max_tokens,
+            choices=job.choices,
+            from_index=job.resume.from_index if job.resume is not None else 0,
+            to_the_limit=sampling.ignore_eos or sampling.max_tokens_stated,
+            stop=tuple(sampling.stop),
+        )
+        try:
+            self._batch.submit(work)
+        except ValueError as error:
+            problem = Problem(grpc.StatusCode.INVALID_ARGUMENT, f"the simulated engine: {error}", "BAD_JOB")
+            self._impossible += [
+                Output(job.claim, choice, end=EndReason.FAILED, problem=problem)
+                for choice in range(job.choices)
+            ]
+        self._woken.set()
+
+    def cancel(self, claim: Claim) -> None:
+        self._batch.cancel(claim)
+        self._woken.set()
+
+    def observed_blocks(self) -> Blocks:
+        return self._batch.cache.used
+
+    def slots_now(self) -> Slots:
+        return self._batch.used_slots
+
+
+class _Writer:
+    """Turns what the batch says into the worker's outputs."""
+
+    def __init__(self, outputs: list[Output]) -> None:
+        self._outputs = outputs
+
+    def __call__(
+        self, claim: Claim, choice: int, token_id: int | None, text: str, end: EndReason | None
+    ) -> None:
+        if token_id is None:
+            self._outputs.append(Output(claim, choice, end=end))
+        else:
+            self._outputs.append(Output(claim, choice, 1, (token_id,), text, end))
+
+
+def digest_of(prompt: pb.Prompt) -> int:
+    """The number that a simulated answer is a function of."""
+    match prompt.WhichOneof("content"):
+        case "chat":
+            tools = b"\0" + prompt.chat.tools if prompt.chat.tools else b""
+            return prompt_digest("chat", prompt.chat.messages + tools)
+        case "ids":
+            return prompt_digest("ids", ",".join(map(str, prompt.ids.ids)).encode())
+        case _:
+            return prompt_digest("text", prompt.text.encode())
+
+
+def _times(settings: SimSettings) -> chapter.Chapter:
+    if settings.calibration not in CALIBRATIONS:
+        raise ValueError(
+            f"unknown calibration '{settings.calibration}' for a simulated engine. Mend: calibration: chapter"
+        )
+    if settings.pattern not in (Pattern.A, Pattern.C):
+        raise ValueError(
+            f"the simulated engine has no pattern {settings.pattern} yet. Mend: pattern: A, or C"
+        )
+    if settings.time_scale <= 0:
+        raise ValueError(f"time_scale is {settings.time_scale:g}. Mend: more than 0; 1 is real time")
+    asked = (settings.gpu, settings.profile, settings.weights, settings.kv_cache)
+    known = chapter.calibrated_for()
+    if asked != known:
+        raise ValueError(
+            f"the chapter calibration is about {', '.join(known)}, not {', '.join(asked)}. "
+            f"Mend: gpu: {known[0]}, profile: {known[1]}, weights: {known[2]}, kv_cache: {known[3]}"
+        )
+    return chapter.Chapter(settings.pattern)
