@@ -39,6 +39,7 @@ class TokenStream:
                 seq=seq, choice=choice, index=index, count=count, ids=ids, text=text
             )
             if self._empty:
+                self._empty = False
                 self._wake()
             return
         # Entries with and without ids do not mix: ids are `count` many, or none.
@@ -53,6 +54,7 @@ class TokenStream:
         """Say a sequence's last word."""
         self._frame.done.append(done)
         self.sequences.pop(done.seq, None)
+        self._empty = False
         self._wake()
 
     def half_close(self) -> None:
@@ -66,7 +68,6 @@ class TokenStream:
                 return None
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-            self._empty = not (self._frame.tokens or self._frame.done)
         frame, self._frame = self._frame, worker_pb2.WorkerSessionResponse()
         self._entries = {}
         self._empty = True

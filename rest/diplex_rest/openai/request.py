@@ -81,7 +81,7 @@ def parse(data: bytes) -> Mapping[str, Any]:
     except ValueError as error:
         raise bad_request(f"the body cannot be read: {error}", code="invalid_json") from error
     if not isinstance(value, dict):
-        raise fields.wrong_type(value, "the body", "a JSON object")
+        raise bad_request("the body is no JSON object. Mend: {…}", code="invalid_json")
     return {name: field for name, field in value.items() if field is not None}
 
 
