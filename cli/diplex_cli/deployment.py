@@ -40,10 +40,12 @@ def planned(args: Namespace, source: reader.Source, environment: Mapping[str, st
     left_out = dict(_left_out(config, embedded=source.files == (reader.EMBEDDED,)))
     spawned = [one for one in config.workers if one.spawned and one.name not in left_out]
     if not spawned and all(one.spawned for one in config.workers):
-        raise UsageError("no worker is left to start: " + "; ".join(f"{n}: {why}" for n, why in left_out.items()))
-    overlay = _overlay(args, config, left_out)
+        raise UsageError(
+            "no worker is left to start: " + "; ".join(f"{n}: {why}" for n, why in left_out.items())
+        )
+    overlay = _overlay(args, config)
     deployment = Deployment(source.extended(overlay).config(environment), overlay, left_out)
-    if complaints := list(taken(_listeners(deployment, args.rest))):
+    if complaints := list(taken(_listeners(deployment, source, args.rest))):
         more = len(complaints) - _MOST_COMPLAINTS
         rest = [f"and {more} more ports"] if more > 0 else []
         raise UsageError("\n".join([*complaints[:_MOST_COMPLAINTS], *rest]))
@@ -75,8 +77,8 @@ def _lacks(worker: WorkerConfig) -> str | None:
     return None
 
 
-def _overlay(args: Namespace, config: Config, left_out: Mapping[str, str]) -> dict[str, Any]:
-    """What the options say, port 0 made a free one, and a null for each package without a worker."""
+def _overlay(args: Namespace, config: Config) -> dict[str, Any]:
+    """What the options say, with a free port for each 0."""
     host = args.host
     router = {"host": host, "port": args.router_port, "metrics_port": args.metrics_port}
     rest = {"host": host, "port": args.rest_port}
@@ -89,19 +91,29 @@ def _overlay(args: Namespace, config: Config, left_out: Mapping[str, str]) -> di
     if workers["first_port"] == 0:
         workers["first_port"] = picker.run_of(len(config.workers))
     sections = {"router": router, "rest": rest, "workers": workers}
-    overlay: dict[str, Any] = {
+    return {
         name: {key: value for key, value in section.items() if value is not None}
         for name, section in sections.items()
     }
-    return {name: section for name, section in overlay.items() if section}
 
 
-def _listeners(deployment: Deployment, rest: bool) -> Iterator[Listener]:
+def _listeners(deployment: Deployment, source: reader.Source, rest: bool) -> Iterator[Listener]:
     config = deployment.config
     yield Listener("router", config.router.host, config.router.port, "--router-port N")
     yield Listener("router's /metrics", config.router.host, config.router.metrics_port, "--metrics-port N")
     if rest:
         yield Listener("REST shim", config.rest.host, config.rest.port, "--rest-port N")
     for worker in deployment.workers:
-        for what, port in ((worker.name, worker.port), (f"/metrics of {worker.name}", worker.metrics_port)):
-            yield Listener(what, worker.host, port, "--worker-port N")
+        option = (
+            f"another port for {worker.package} in the file"
+            if _says_port(source, worker)
+            else "--worker-port N"
+        )
+        yield Listener(f"worker {worker.name}", worker.host, worker.port, option)
+        yield Listener(f"/metrics of {worker.name}", worker.host, worker.metrics_port, option)
+
+
+def _says_port(source: reader.Source, worker: WorkerConfig) -> bool:
+    """Whether a file names a port for this package, which no option overrides."""
+    package = ("packages", worker.package)
+    return any(path[:2] == package and path[-1] == "port" for path in source.places)

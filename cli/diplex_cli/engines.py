@@ -33,15 +33,19 @@ def _sim(worker: WorkerConfig, engine: SimConfig) -> "Engine":
 
     return SimEngine(
         SimSettings(
-            model=worker.model,
-            pattern=worker.pattern,
+            models=(worker.model.name,),
             calibration=engine.calibration,
+            pattern=worker.pattern,
+            gpu=worker.gpu,
+            profile=worker.model.profile,
             time_scale=engine.time_scale,
             seed=engine.seed,
             **_said(
-                prefill_budget_tokens=worker.prefill_budget,
+                weights=worker.model.weights or None,
+                kv_cache=worker.model.kv_cache or None,
+                prefill_budget=worker.prefill_budget,
                 slots=worker.slots,
-                kv_blocks=worker.kv_blocks,
+                capacity_blocks=worker.kv_blocks,
                 block_tokens=worker.block_tokens,
             ),
         )
@@ -55,7 +59,7 @@ def _llamacpp(worker: WorkerConfig, engine: LlamaCppConfig) -> "Engine":
     weights.find(engine.weights)
     return LlamaCppEngine(
         LlamaCppSettings(
-            model=worker.model,
+            model=worker.model.name,
             weights=engine.weights,
             **_said(
                 context=engine.context,
@@ -74,7 +78,7 @@ def _attach(worker: WorkerConfig, engine: AttachConfig) -> "Engine":
 
     return AttachEngine(
         AttachSettings(
-            model=worker.model,
+            model=worker.model.name,
             url=engine.url,
             api=engine.api,
             **_said(

@@ -1,22 +1,19 @@
 """The `diplex` program: a table of commands, each imported when it is asked for."""
 
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Final
+from collections.abc import Sequence
 
-COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "up": "serve on this machine: workers, router and REST shim, supervised",
-        "router": "run the router alone",
-        "worker": "run one worker alone",
-        "rest": "run the REST shim alone",
-        "chat": "ask one question and stream the answer",
-        "fetch": "bring the small model's weights into the user's cache",
-        "config": "check a configuration file",
-    }
-)
+# argparse and typing cost more than all of this: `--help` does without them.
+
+COMMANDS = {
+    "up": "serve on this machine: workers, router and REST shim, supervised",
+    "router": "run the router alone",
+    "worker": "run one worker alone",
+    "rest": "run the REST shim alone",
+    "chat": "ask one question and stream the answer",
+    "fetch": "bring the small model's weights into the user's cache",
+    "config": "check a configuration file",
+}
 """Every command and what it does. Its module has the same name in `diplex_cli.commands`."""
 
 
@@ -45,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, rest: Sequence[str]) -> int:
+    from argparse import ArgumentParser, RawDescriptionHelpFormatter
     from importlib import import_module
 
     command = import_module(f"diplex_cli.commands.{name}")
@@ -57,27 +55,37 @@ def _run(name: str, rest: Sequence[str]) -> int:
 
 
 def _no_command(words: Sequence[str]) -> int:
-    width = max(map(len, COMMANDS))
-    parser = ArgumentParser(
-        prog="diplex",
-        usage="diplex COMMAND …",
-        description="Serves large language models on dual-die GPU packages.",
-        epilog="commands:\n"
-        + "".join(f"  {name:{width}}  {summary}\n" for name, summary in COMMANDS.items())
-        + "\n`diplex COMMAND --help` tells more. To begin: diplex up",
-        formatter_class=RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
-    if words and not words[0].startswith("-"):
-        parser.exit(2, f"diplex: {_unknown(words[0])}\n")
-    asked = parser.parse_args(words)
-    if asked.version:
-        from importlib.metadata import version
+    match words:
+        case ["--version", *_]:
+            from importlib.metadata import version
 
-        print(f"diplex {version('diplex')}")
-        return 0
-    parser.print_help(sys.stderr)
+            print(f"diplex {version('diplex')}")
+            return 0
+        case ["-h" | "--help", *_]:
+            print(_help())
+            return 0
+        case []:
+            print(_help(), file=sys.stderr)
+        case [word, *_]:
+            print(f"diplex: {_unknown(word)}", file=sys.stderr)
     return 2
+
+
+def _help() -> str:
+    rows = [f"  {name:8}{summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: diplex COMMAND …",
+            "       diplex --help | --version",
+            "",
+            "Serves large language models on dual-die GPU packages.",
+            "",
+            "commands:",
+            *rows,
+            "",
+            "`diplex COMMAND --help` says more, with an example. To begin: diplex up",
+        ]
+    )
 
 
 def _unknown(word: str) -> str:

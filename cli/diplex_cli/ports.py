@@ -2,7 +2,7 @@
 
 import random
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from diplex_core.config.values import METRICS_ABOVE
@@ -21,7 +21,7 @@ class Listener(NamedTuple):
     option: str
 
 
-def taken(listeners: Sequence[Listener]) -> Iterator[str]:
+def taken(listeners: Iterable[Listener]) -> Iterator[str]:
     """The complaint about each port that is in use, with the mend."""
     for listener in listeners:
         if not is_free(listener.host, listener.port):
@@ -62,7 +62,9 @@ class Picker:
 
     def run_of(self, count: int) -> int:
         """The first of so many free ports in a row, for workers: their metrics ports are free too."""
-        return self._first(lambda port: [p + up for p in range(port, port + count) for up in (0, METRICS_ABOVE)])
+        return self._first(
+            lambda port: [p + up for p in range(port, port + count) for up in (0, METRICS_ABOVE)]
+        )
 
     def _first(self, wanted: Callable[[int], list[int]]) -> int:
         for _ in range(_TRIES):

@@ -1,4 +1,4 @@
-"""What every long-running process of diplex has in common: its log, its signals, and the leash to its parent."""
+"""What every long-running process of diplex has: its log, its signals, and the leash to its parent."""
 
 import asyncio
 import logging
@@ -19,7 +19,9 @@ Part: TypeAlias = Callable[[asyncio.Event], Awaitable[None]]
 
 
 def add_log_level(parser: ArgumentParser) -> None:
-    parser.add_argument("--log-level", choices=LEVELS, default="info", help="least level that is logged (%(default)s)")
+    parser.add_argument(
+        "--log-level", choices=LEVELS, default="info", help="least level that is logged (%(default)s)"
+    )
 
 
 def log_to_stderr(level: str) -> None:

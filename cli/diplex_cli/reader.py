@@ -1,6 +1,6 @@
 """YAML → plain tree, with file and line of every key and item; faults at keys → lines that people can go to.
 
-Several files make one tree: a later one adds keys, replaces values, and takes an entry away by `name: null`.
+Several files make one tree: a later one adds keys and replaces values; a list is replaced whole.
 """
 
 import copy
@@ -116,8 +116,6 @@ def _extend(tree: dict[Any, Any], later: Mapping[Any, Any]) -> None:
     for key, value in later.items():
         if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
             _extend(tree[key], value)
-        elif value is None and key in tree:
-            del tree[key]
         else:
             tree[key] = value
 

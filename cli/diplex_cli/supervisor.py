@@ -1,6 +1,6 @@
 """Child processes that are kept running: started again when they die, drained when it is over.
 
-A child's stdin is its leash: it closes when this process goes, however it goes, and the child drains by itself.
+A child's stdin is its leash: it closes when this process goes, however it goes, and the child drains itself.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class Child:
         return self._process.pid if self._process else None
 
     async def keep(self) -> int:
-        """Run it, again and again. Returns when it was told to end, or could not start at all: its exit code."""
+        """Run it, again and again, until it is told to end, or cannot start at all. Its exit code."""
         pause, first = PAUSE_FIRST, True
         while True:
             began = time.monotonic()

@@ -84,7 +84,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of a request's `n` answers. `finish_reason`: stop, length, or why it was cut (cancelled, failed)."""
+    """One of a request's `n` answers. `finish_reason`: stop, length, or why it was cut short."""
 
     text: str
     ids: tuple[int, ...]
@@ -147,6 +147,14 @@ class ModelInfo:
             workers=model.workers,
             default=model.name == default_model,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """A prompt's tokens; not `exact`: an upper bound."""
+
+    tokens: int
+    exact: bool
 
 
 def finish_word(reason: "pb.EndReason.ValueType") -> str:

@@ -18,6 +18,7 @@ class DiplexError(Exception):
         reason: UPPER_SNAKE, for programs (docs/guide/errors.md lists them); may be "".
         retry_after: seconds after which the same request may succeed; `None`: nobody knows, or never.
         metadata: figures for programs, as text (needed blocks, the largest pool).
+        field: the request field at fault; "" where it is none.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -43,6 +44,10 @@ class DiplexError(Exception):
     @property
     def metadata(self) -> Mapping[str, str]:
         return self.problem.metadata
+
+    @property
+    def field(self) -> str:
+        return self.problem.field
 
 
 class InvalidRequest(DiplexError):

@@ -120,8 +120,8 @@ def sampling_of(options: Options) -> pb.Sampling:
     return sampling
 
 
-def at_least_one(options: Options) -> tuple[int, int]:
-    """`max_tokens` (0: not stated) and `n`, both checked.
+def counts_of(options: Options) -> tuple[int, int, float | None]:
+    """`max_tokens` (0: not stated), `n` and `timeout`, checked.
 
     Raises:
         Problem: INVALID_ARGUMENT.
@@ -130,7 +130,10 @@ def at_least_one(options: Options) -> tuple[int, int]:
     for name, value in (("max_tokens", max_tokens), ("n", n)):
         if value is not None and (not isinstance(value, int) or not 1 <= value < 2**32):
             raise _bad(name, f"{name} cannot be {value!r}. Mend: a whole number from 1 up")
-    return max_tokens or 0, n
+    timeout = options.get("timeout")
+    if timeout is not None and not timeout > 0:
+        raise _bad("timeout", f"timeout cannot be {timeout!r}. Mend: seconds, more than 0")
+    return max_tokens or 0, n, timeout
 
 
 def _json(value: Json) -> bytes:

@@ -34,7 +34,7 @@ class RouterSession:
 
     def __init__(
         self,
-        stub: router_pb2_grpc.RouterAsyncStub,
+        stub: "router_pb2_grpc.RouterAsyncStub",
         target: str,
         *,
         api_key: str,

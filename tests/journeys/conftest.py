@@ -10,12 +10,11 @@ import os
 import selectors
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -29,6 +28,7 @@ from diplex.wire.serving import channel
 ROOT = Path(__file__).parents[2]
 READY_WITHIN = 90.0  # seconds; two cores that do nothing else need about five
 END_WITHIN = 15.0
+ANY_PORTS = [word for part in ("router", "rest", "metrics", "worker") for word in (f"--{part}-port", "0")]
 
 SIMULATED = """\
 models:
@@ -56,26 +56,6 @@ async def until(
         assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
         await asyncio.sleep(every)
     return seen
-
-
-def free_ports() -> list[str]:
-    """Options that put router, shim, metrics and up to seven workers on ports that nothing listens on."""
-    while True:
-        with ExitStack() as held:
-            base = bound(held, 0)
-            try:
-                for port in (*range(base + 1, base + 10), *range(base + 103, base + 110)):
-                    bound(held, port)
-            except (OSError, OverflowError):
-                continue
-        names = ("--router-port", "--rest-port", "--metrics-port", "--worker-port")
-        return [word for place, name in enumerate(names) for word in (name, str(base + place))]
-
-
-def bound(held: ExitStack, port: int) -> int:
-    one = held.enter_context(socket.socket())
-    one.bind(("127.0.0.1", port))
-    return int(one.getsockname()[1])
 
 
 @dataclass(slots=True)
@@ -205,7 +185,7 @@ def fleet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[.
         folder.mkdir()
         log = folder / "log"
         logs.append(log)
-        words = ["--json", *free_ports(), *options]
+        words = ["--json", *ANY_PORTS, *options]
         if config is not None:
             (folder / "fleet.yaml").write_text(config)
             words += ["--config", "fleet.yaml"]

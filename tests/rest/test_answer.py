@@ -65,11 +65,14 @@ def serve(answer: WholeAnswer | StreamedAnswer, *, simulated: bool = False) -> N
 
 
 def streamed(
-    sink: Written, *, shape: Shape | None = None, n: int = 1, tell_tier: bool = False, with_usage: bool = False
+    sink: Written,
+    *,
+    shape: Shape | None = None,
+    n: int = 1,
+    tell_tier: bool = False,
+    with_usage: bool = False,
 ) -> StreamedAnswer:
-    return StreamedAnswer(
-        sink, shape or ChatShape(), HEAD, n, tell_tier=tell_tier, with_usage=with_usage
-    )
+    return StreamedAnswer(sink, shape or ChatShape(), HEAD, n, tell_tier=tell_tier, with_usage=with_usage)
 
 
 def done(reason: int = pb.END_REASON_STOP, **more: Any) -> pb.Done:

@@ -50,6 +50,8 @@ class Sequence:
         counted: `None` until the engine has told the prompt's length.
         index: for each choice the index of its next token.
         reasons: for each choice why it ended; `None` while it runs.
+        let_go: for each choice whether the engine has said its last word; only then is its memory free.
+        problem: what the engine said of a failure.
         upto: tokens below this index may be sent; 0: no bound.
         verdict: set when somebody wants it ended; the engine's last word is still awaited.
         over: its claim is free; only tokens that its window holds back, and `done`, are left to say.
@@ -81,17 +83,20 @@ class Sequence:
     first_token: Seconds | None = None
     ended: Seconds | None = None
     verdict: Verdict | None = None
+    problem: Problem | None = None
     over: bool = False
     last_word: pb.Done | None = None
     deadline_alarm: Alarm | None = None
     window_alarm: Alarm | None = None
     index: list[Tokens] = field(default_factory=list)
     reasons: list[EndReason | None] = field(default_factory=list)
+    let_go: list[bool] = field(default_factory=list)
     held_back: dict[int, list[Held]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.index = [self.from_index] * self.choices
         self.reasons = [None] * self.choices
+        self.let_go = [False] * self.choices
 
     @property
     def from_index(self) -> Tokens:

@@ -1,1 +1,1 @@
-"""The commands: a file each, with its help as docstring, `add_arguments(parser)` and `run(args) -> exit code`."""
+"""The commands, a file each: its help as docstring, `add_arguments(parser)`, and `run(args) -> exit code`."""

@@ -30,8 +30,8 @@ def run(args: Namespace) -> int:
         source = reader.read(args.files)
         config = source.config()
         notes = list(source.lines(list(not_acted_on(config))))
-    except reader.FileFault as fault:
-        faults = str(fault).splitlines()
+    except reader.FileFault as error:
+        faults = str(error).splitlines()
     except ConfigErrors as errors:
         faults = list(errors.args)
     if args.json:

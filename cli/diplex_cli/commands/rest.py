@@ -28,5 +28,6 @@ def run(args: Namespace) -> int:
         host=args.host or at.host,
         port=at.port if args.rest_port is None else args.rest_port,
         router=args.router or at.router,
+        drain=process.DRAIN_WITHIN,
     )
     return process.serve(lambda stop: server.run(settings, stop=stop))

@@ -21,6 +21,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--host", help="address to listen on (default: the configuration's)")
     parser.add_argument("--router-port", type=int, metavar="N", help="gRPC port; 0 for any free one")
     parser.add_argument("--metrics-port", type=int, metavar="N", help="port of /metrics; 0 for any free one")
+    parser.add_argument(
+        "--without", metavar="NAME", action="append", default=[], help="a worker of the file to leave out"
+    )
     process.add_log_level(parser)
 
 
@@ -31,7 +34,7 @@ def run(args: Namespace) -> int:
     if key is None:
         name = config.grants_key_env or GRANTS_KEY
         raise UsageError(
-            f"the router needs the key that signs grants. Mend: export {name}=…, the same for router and workers"
+            f"the router needs the key that signs grants. Mend: export {name}=…, as for its workers"
         )
 
     from diplex.wire.grants import Keys
@@ -47,10 +50,15 @@ def run(args: Namespace) -> int:
         rules=config.rules,
         workers=tuple(
             WorkerSpec(
-                worker.name, worker.address, worker.package, worker.pattern, (worker.model,), worker.tiers
+                worker.name,
+                worker.address,
+                worker.package,
+                worker.pattern,
+                (worker.model.name,),
+                worker.tiers,
             )
             for worker in config.workers
-            if cannot_run(worker) is None
+            if cannot_run(worker) is None and worker.name not in args.without
         ),
         keys=Keys.of(key),
     )

@@ -41,9 +41,10 @@ def run(args: Namespace) -> int:
     from diplex.wire.grants import Keys
     from diplex_cli.engines import engine_for
     from diplex_workers import server
+    from diplex_workers.settings import WorkerSettings
 
     port = worker.port if args.worker_port is None else args.worker_port
-    settings = server.WorkerSettings(
+    settings = WorkerSettings(
         name=worker.name,
         package=worker.package,
         pattern=worker.pattern,
@@ -56,7 +57,7 @@ def run(args: Namespace) -> int:
         advertise=worker.advertise or worker.url,
         keys=Keys.of(key) if key else None,
         open=worker.open,
-        seed=getattr(worker.engine, "seed", 0),
+        drain=process.DRAIN_WITHIN,
     )
     engine = engine_for(worker)
     return process.serve(lambda stop: server.run(settings, engine, stop=stop))

@@ -1,7 +1,6 @@
 """From a plain tree to a `Config`: every fault is found in one run, or none is left."""
 
 from collections.abc import Iterator, Mapping
-from itertools import count
 from types import MappingProxyType
 from typing import Any
 
@@ -72,12 +71,12 @@ def _unset(tree: Tree, environment: Mapping[str, str]) -> Iterator[Fault]:
 
 
 def _config(tree: Tree, environment: Mapping[str, str]) -> Config:
-    models, tiers = tree["models"], tree["tiers"]
+    models, tiers = {name: _model(name, model) for name, model in tree["models"].items()}, tree["tiers"]
     router = RouterConfig(**tree["router"])
     rest = tree["rest"]
     return Config(
-        models=MappingProxyType({name: _model(name, model) for name, model in models.items()}),
-        workers=tuple(_workers(tree)),
+        models=MappingProxyType(models),
+        workers=tuple(_workers(tree, models)),
         rules=Rules(
             models=frozenset(models),
             default_model=tree["default_model"] or next(iter(models)),
@@ -95,45 +94,42 @@ def _model(name: str, model: Tree) -> ModelConfig:
     return ModelConfig(name, **{key: value or "" for key, value in model.items()})
 
 
-def _workers(tree: Tree) -> Iterator[WorkerConfig]:
-    numbers = count()
-    for name, package in tree["packages"].items():
+def _workers(tree: Tree, models: Mapping[str, ModelConfig]) -> Iterator[WorkerConfig]:
+    for number, (name, package_name, dies, own) in enumerate(_engines_of(tree["packages"])):
+        package, workers, url = tree["packages"][package_name], tree["workers"], own["url"]
+        by_place = int(url.rpartition(":")[2]) if url else _nth_port(workers["first_port"], number)
+        draft = package["draft"]
+        yield WorkerConfig(
+            name=name,
+            package=package_name,
+            gpu=package["gpu"],
+            pattern=Pattern(package["pattern"]),
+            dies=dies,
+            model=models[own["model"]],
+            engine=_engine(own["engine"]),
+            host=package["host"] or workers["host"],
+            port=own["port"] or by_place,
+            tiers=tuple(own["tiers"] or ()),
+            url=url,
+            advertise=own["advertise"],
+            draft=Draft(draft["model"] or "", draft["tokens"]) if draft else None,
+            prefill_budget=package["prefill_budget"],
+            slots=package["slots"],
+            kv_blocks=package["kv_blocks"],
+            block_tokens=package["block_tokens"],
+            open=package["open"],
+        )
+
+
+def _engines_of(packages: Tree) -> Iterator[tuple[str, str, tuple[int, ...], Tree]]:
+    """Each engine's worker, package, dies, and the keys that are its own or, left out, its package's."""
+    for name, package in packages.items():
         if package["pattern"] == Pattern.B:
             for instance in package["instances"]:
-                worker = {key: package[key] if value is None else value for key, value in instance.items()}
-                die = instance["die"]
-                yield _worker(f"{name}.{die}", name, (die,), worker, package, tree["workers"], next(numbers))
+                own = {key: package.get(key) if value is None else value for key, value in instance.items()}
+                yield f"{name}.{own['die']}", name, (own["die"],), own
         else:
-            dies = () if package["gpu"] == "cpu" else (0, 1)
-            yield _worker(name, name, dies, package, package, tree["workers"], next(numbers))
-
-
-def _worker(
-    name: str, package_name: str, dies: tuple[int, ...], own: Tree, package: Tree, workers: Tree, number: int
-) -> WorkerConfig:
-    """`own` says what is this worker's alone, `package` what its whole package has in common."""
-    url, draft = own["url"], package["draft"]
-    port = own["port"] or (int(url.rpartition(":")[2]) if url else _nth_port(workers["first_port"], number))
-    return WorkerConfig(
-        name=name,
-        package=package_name,
-        gpu=package["gpu"],
-        pattern=Pattern(package["pattern"]),
-        dies=dies,
-        model=own["model"],
-        engine=_engine(own["engine"]),
-        host=package["host"] or workers["host"],
-        port=port,
-        tiers=tuple(own["tiers"] or ()),
-        url=url,
-        advertise=own["advertise"],
-        draft=Draft(draft["model"] or "", draft["tokens"]) if draft else None,
-        prefill_budget=package["prefill_budget"],
-        slots=package["slots"],
-        kv_blocks=package["kv_blocks"],
-        block_tokens=package["block_tokens"],
-        open=package["open"],
-    )
+            yield name, name, () if package["gpu"] == "cpu" else (0, 1), package
 
 
 def _nth_port(first: int, number: int) -> int:

@@ -106,6 +106,10 @@ def _worker(tree: Tree, path: Path, worker: Tree, package: Tree) -> Iterator[Fau
     kind = engine["kind"] if engine else None
     if engine is None:
         yield Fault((*path, "engine"), "is missing", mend="engine: {kind: sim, calibration: chapter}")
+    profile = (models.get(worker["model"]) or {"profile": "?"})["profile"]
+    if kind == "sim" and not profile:
+        mend = "profile: qwen2.5-72b"
+        yield Fault(("models", worker["model"], "profile"), "is missing: a simulated engine needs it", mend)
     if kind == "sim" and gpu not in ("b200", None):
         yield Fault((*path, "gpu"), f"only a b200 can be simulated, not {gpu}", mend="gpu: b200")
     if kind == "llamacpp" and gpu not in ("cpu", None):

@@ -77,7 +77,7 @@ class WorkerConfig:
     gpu: str
     pattern: Pattern
     dies: tuple[int, ...]
-    model: str
+    model: ModelConfig
     engine: EngineConfig
     host: str
     port: int

@@ -1,4 +1,4 @@
-"""The reading end of `Worker.Session`: one stream a worker and process, every sequence's tokens in its frames.
+"""The reading end of `Worker.Session`: one stream a worker, every sequence's tokens in its frames.
 
 A frame is handed out by plain calls, token by token and without an await or a wake-up each: that is what
 makes Python fast enough here. A stream that breaks ends every sequence on it; the next request dials again.
@@ -129,7 +129,7 @@ class _Stream:
     async def run(self) -> Problem:
         """Carry orders and frames for as long as the stream lasts; answers why it ended."""
         async with channel(self.address) as dialled:
-            stub: "worker_pb2_grpc.WorkerAsyncStub" = worker_pb2_grpc.WorkerStub(dialled)
+            stub: worker_pb2_grpc.WorkerAsyncStub = worker_pb2_grpc.WorkerStub(dialled)
             call: Call = stub.Session()
             writer = asyncio.create_task(self._write(call), name=f"orders to {self.address}")
             try:

@@ -209,10 +209,16 @@ class RequestLife:
     # What the owner calls.
 
     def begin(self) -> None:
+        if not self._turn(Turn.BEGIN):
+            return  # cancelled before it began
         if self._deadline is not None:
             self._timer = self._loop.call_at(self._deadline, self._deadline_passed)
-        self._turn(Turn.BEGIN)
         self._ask()
+
+    def refuse(self, problem: Problem) -> None:
+        """End a request that was never asked for: its owner found that it cannot be."""
+        if self._state is State.NEW:
+            self._end(pb.Done(reason=pb.END_REASON_REFUSED, error=problem.to_bytes()), withdraw=False)
 
     def cancel(self) -> None:
         """End it as soon as may be; `on_done` still comes, at once where nothing runs yet."""
@@ -255,7 +261,7 @@ class RequestLife:
         self._sequence = self._streams.open(granted.address, start, self._attempt)
 
     def on_refused(self, refused: router_pb2.Refused) -> None:
-        if self._state is State.ASKING:
+        if self._state in (State.ASKING, State.ADRIFT):
             self._end(pb.Done(reason=pb.END_REASON_REFUSED, error=refused.status), withdraw=False)
 
     def on_revoked(self, revoked: router_pb2.Revoked) -> None:

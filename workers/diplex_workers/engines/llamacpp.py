@@ -19,6 +19,7 @@ from grpc import StatusCode
 from diplex.v1 import generation_pb2 as pb
 from diplex.wire.status import Problem
 from diplex_core.words import Blocks, Claim, EndReason, Seconds, Slots, Tokens
+from diplex_workers.engines.dialects.llamacpp import tokens_in
 from diplex_workers.engines.engine import Counted, Facts, Host, Job, ModelFacts, Output
 from diplex_workers.engines.llamacpp_wire import ChoiceReader, completion, left_to_produce, named
 from diplex_workers.engines.openai_http import Upstream, problem_of, status_of, unavailable, unreadable
@@ -127,7 +128,7 @@ class LlamaCppEngine:
     def observed_blocks(self) -> Blocks | None:
         if self._slots is None:
             return None
-        return sum(-(-_tokens_in(slot) // self._settings.block_tokens) for slot in self._busy(self._slots))
+        return sum(-(-tokens_in(slot) // self._settings.block_tokens) for slot in self._busy(self._slots))
 
     def slots_now(self) -> Slots | None:
         return None if self._slots is None else len(self._busy(self._slots))
@@ -302,11 +303,6 @@ class LlamaCppEngine:
 
     def _busy(self, slots: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return [slot for slot in slots if slot.get("is_processing")]
-
-
-def _tokens_in(slot: dict[str, Any]) -> Tokens:
-    produced = sum(token.get("n_decoded", 0) for token in slot.get("next_token", ()))
-    return int(slot.get("n_prompt_tokens_processed", 0)) + int(produced)
 
 
 def _words(error: object) -> str:

@@ -13,6 +13,9 @@ from grpc import StatusCode
 from diplex.wire.status import Problem
 from diplex_workers.engines.sse import EventReader
 
+# Reasons of Problems that callers go by: nobody listens there; it listens, and has no such thing.
+UNREACHABLE: Final = "ENGINE_UNREACHABLE"
+NOT_FOUND: Final = "ENGINE_NOT_FOUND"
 # Most of an upstream error's own words that are passed on, in characters.
 WORDS: Final = 400
 # Below uvicorn's and llama.cpp's 5 s, so that no request is written to a connection that just closed.
@@ -112,7 +115,8 @@ class Upstream:
         except TimeoutError as error:
             raise unavailable(f"{where} did not answer within {within or _CONNECT_S:g} s") from error
         except aiohttp.ClientConnectorError as error:
-            raise unavailable(f"{where} cannot be reached: {error.os_error.strerror or error}") from error
+            message = f"{where} cannot be reached: {error.os_error.strerror or error}"
+            raise Problem(StatusCode.UNAVAILABLE, message, UNREACHABLE) from error
         except (aiohttp.ClientError, OSError) as error:
             raise unavailable(f"{where} went away: {str(error) or type(error).__name__}") from error
 
@@ -134,7 +138,7 @@ def problem_of(status: int, words: str, where: str, retry_after: float | None = 
             return Problem(StatusCode.FAILED_PRECONDITION, message, "ENGINE_DENIED")
         case 404 | 405:
             message = f"{where} answered {status}: {words}. Mend: the package's engine.url and upstream_model"
-            return Problem(StatusCode.FAILED_PRECONDITION, message, "ENGINE_NOT_FOUND")
+            return Problem(StatusCode.FAILED_PRECONDITION, message, NOT_FOUND)
         case 429:
             message = f"{where} is overloaded: {words}"
             return Problem(

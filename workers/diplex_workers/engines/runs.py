@@ -32,11 +32,13 @@ class Run:
         self.sent[choice] += count
         return Output(self.job.claim, choice, count, tuple(ids), text)
 
-    def end(self, choice: int, reason: EndReason, *, cached: Tokens = 0, more: Tokens = 0) -> Output:
+    def end(
+        self, choice: int, reason: EndReason, *, cached: Tokens = 0, more: Tokens = 0, text: str = ""
+    ) -> Output:
         """A choice's last word, with `more` tokens that nothing was said of before."""
         self.sent[choice] += more
         self.open.discard(choice)
-        return Output(self.job.claim, choice, more, end=reason, cached_tokens=cached)
+        return Output(self.job.claim, choice, more, text=text, end=reason, cached_tokens=cached)
 
 
 class Runs:

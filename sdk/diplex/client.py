@@ -1,0 +1,298 @@
+"""The client: asks a router for room, then reads tokens straight from the worker."""
+
+import asyncio
+import uuid
+import weakref
+from collections.abc import Awaitable
+from types import TracebackType
+from typing import Final, Self, TypeVar, Unpack
+
+import grpc
+
+from diplex.answers import ModelInfo, Reply, TokenCount
+from diplex.errors import DiplexError, error_of
+from diplex.models import ModelList
+from diplex.options import Options, check_names, counts_of, prompt_of, sampling_of
+from diplex.reading import Reading
+from diplex.session import RouterSession, no_router
+from diplex.stream import TokenStream
+from diplex.v1 import generation_pb2 as pb
+from diplex.v1 import router_pb2, router_pb2_grpc
+from diplex.wire.context import current_traceparent
+from diplex.wire.counting import count_or_bound
+from diplex.wire.frames import WorkerStreams
+from diplex.wire.request import Consumer, RequestLife, Wanted
+from diplex.wire.serving import channel
+from diplex.wire.status import Problem
+
+_ANSWER_WITHIN: Final = 10.0
+"""Seconds that the router has for a question about itself."""
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """A client of one router, for any number of requests at once. Used inside `async with`.
+
+    Entering neither waits nor fails while the router is down; `wait_ready` waits for it. All requests share
+    one session with the router and one with each worker.
+
+    Args:
+        target: host:port of the router.
+        api_key: whose tenant pays, where a request does not say otherwise.
+        patience: seconds for which requests wait for a router that does not answer, such as one that is being
+            restarted; then they end in Unavailable. A request's own `timeout` may be shorter.
+    """
+
+    def __init__(
+        self, target: str = "127.0.0.1:7600", *, api_key: str | None = None, patience: float = 10.0
+    ) -> None:
+        self.target = target
+        self._api_key = api_key or ""
+        self._patience = patience
+        self._lives: weakref.WeakSet[RequestLife] = weakref.WeakSet()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._channel: grpc.aio.Channel | None = None
+
+    async def __aenter__(self) -> Self:
+        self._channel = channel(self.target)
+        self._stub: router_pb2_grpc.RouterAsyncStub = router_pb2_grpc.RouterStub(self._channel)
+        self._streams = WorkerStreams()
+        self._is_ready = asyncio.Event()
+        self._models = ModelList(self._stub, changed=self._note_ready)
+        self._session = RouterSession(
+            self._stub,
+            self.target,
+            api_key=self._api_key,
+            patience=self._patience,
+            changed=self._note_ready,
+        )
+        self._keep(asyncio.create_task(self._session.run(), name=f"session with {self.target}"))
+        self._keep(asyncio.create_task(self._models.run(), name=f"models of {self.target}"))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End what runs, and the sessions. Doing it twice does nothing."""
+        if self._channel is None:
+            return
+        for life in list(self._lives):
+            life.cancel()
+        await self._streams.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._channel.close()
+        self._channel = None
+
+    # Requests.
+
+    async def generate(self, prompt: str | None = None, **options: Unpack[Options]) -> Reply:
+        """The whole answer to a prompt, messages or token ids; see `Options` for the keywords.
+
+        Cancelling the caller ends the request, at the worker too.
+
+        Raises:
+            DiplexError: one of its kinds, by what went wrong.
+        """
+        wanted = self._wanted(prompt, options)
+        reading = Reading(wanted.n, streamed=False)
+        life = self._launch(wanted, reading)
+        try:
+            await asyncio.wait([reading.over])
+        finally:
+            life.cancel()
+        if (error := reading.error()) is not None:
+            raise error
+        return reading.reply(wanted.request_id)
+
+    def stream(self, prompt: str | None = None, **options: Unpack[Options]) -> TokenStream:
+        """The answer as it comes; the same keywords. The request begins when the stream is first used.
+
+        Raises:
+            InvalidRequest: the request cannot be one.
+        """
+        wanted = self._wanted(prompt, options)
+        return TokenStream(lambda reading: self._launch(wanted, reading), wanted.n, wanted.request_id)
+
+    def start(self, consumer: Consumer, prompt: str | None = None, **options: Unpack[Options]) -> RequestLife:
+        """Begin a request for a consumer of one's own: its calls come straight from the frame that brought
+        the news, on the event loop, and must neither block nor raise.
+
+        Returns:
+            The request's life, begun: it can be cancelled, and its window moved.
+        Raises:
+            InvalidRequest: the request cannot be one; the consumer hears nothing.
+        """
+        return self._launch(self._wanted(prompt, options), consumer)
+
+    # Questions to the router.
+
+    @property
+    def ready(self) -> bool:
+        """There is a session with the router, and a worker that serves something."""
+        return self._channel is not None and self._is_ready.is_set()
+
+    async def wait_ready(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109  # the message tells it
+        """Return once `ready`.
+
+        Raises:
+            Unavailable: it is not within so many seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._is_ready.wait()
+        except TimeoutError:
+            raise error_of(self._why_not_ready(timeout)) from None
+
+    @property
+    def default_model(self) -> str:
+        """The model that a request without a name gets; "" while no router has said so."""
+        return self._models.default_model
+
+    async def models(self) -> list[ModelInfo]:
+        """What the router serves, asked for now."""
+        await self._asked(self._models.look())
+        return [ModelInfo.of(model, self._models.default_model) for model in self._models.all()]
+
+    async def fleet(self) -> router_pb2.Fleet:
+        """Every worker with the ledger's account of its pool, the queues and the leases."""
+        request = router_pb2.RouterGetFleetRequest()
+        return (await self._asked(self._stub.GetFleet(request, timeout=_ANSWER_WITHIN))).fleet
+
+    async def metrics(self) -> str:
+        """The router's metrics in Prometheus' text form."""
+        request = router_pb2.RouterGetMetricsRequest()
+        return (await self._asked(self._stub.GetMetrics(request, timeout=_ANSWER_WITHIN))).text
+
+    async def count_tokens(self, prompt: str | None = None, **options: Unpack[Options]) -> TokenCount:
+        """A prompt's tokens as the router would charge them."""
+        request = router_pb2.RouterCountTokensRequest(
+            model=options.get("model", ""), prompt=self._wanted(prompt, options).prompt
+        )
+        answer = await self._asked(self._stub.CountTokens(request, timeout=_ANSWER_WITHIN))
+        return TokenCount(answer.tokens, answer.exact)
+
+    async def explain(
+        self,
+        *,
+        prompt_tokens: int,
+        model: str = "",
+        tier: str = "",
+        max_tokens: int = 0,
+        n: int = 1,
+        api_key: str | None = None,
+    ) -> router_pb2.RouterExplainResponse:
+        """Where such a request would go now: each filter's and scorer's word on each worker."""
+        request = router_pb2.RouterExplainRequest(
+            model=model,
+            tier=tier,
+            api_key=api_key or self._api_key,
+            prompt_tokens=prompt_tokens,
+            max_tokens=max_tokens,
+            n=n,
+        )
+        return await self._asked(self._stub.Explain(request, timeout=_ANSWER_WITHIN))
+
+    # Parts.
+
+    def _wanted(self, prompt: str | None, options: Options) -> Wanted:
+        """The request in full, but for the count of its tokens."""
+        check_names(options)
+        try:
+            max_tokens, n, timeout = counts_of(options)
+            traceparent, tracestate = current_traceparent()
+            return Wanted(
+                request_id=options.get("request_id") or f"req_{uuid.uuid4().hex}",
+                model=options.get("model", ""),
+                tier=options.get("tier", ""),
+                api_key=options.get("api_key") or self._api_key,
+                prompt=prompt_of(prompt, options),
+                sampling=sampling_of(options),
+                prompt_tokens=0,
+                exact=False,
+                max_tokens=max_tokens,
+                n=n,
+                timeout=timeout,
+                traceparent=traceparent,
+                tracestate=tracestate,
+            )
+        except Problem as problem:
+            raise error_of(problem) from None
+
+    def _launch(self, wanted: Wanted, consumer: Consumer) -> RequestLife:
+        if self._channel is None:
+            raise RuntimeError("the client is not open. Mend: async with diplex.AsyncClient(…) as client")
+        life = RequestLife(wanted, self._session, self._streams, consumer)
+        model = self._models.named(wanted.model)
+        if model is None:
+            self._keep(asyncio.create_task(self._begin_when_listed(life, wanted)))
+        else:
+            try:
+                self._begin(life, wanted, model)
+            except Problem as problem:
+                raise error_of(problem) from None
+        self._lives.add(life)
+        return life
+
+    def _begin(self, life: RequestLife, wanted: Wanted, model: pb.Model) -> None:
+        if model.workers and not model.has_chat_template and wanted.prompt.HasField("chat"):
+            raise Problem(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"{model.name} has no chat template, so it takes no messages. Mend: give it a prompt",
+                "REQUEST_INVALID",
+                field="messages",
+            )
+        wanted.model = wanted.model or model.name
+        wanted.prompt_tokens, wanted.exact = count_or_bound(wanted.prompt, model.bound)
+        life.begin()
+
+    async def _begin_when_listed(self, life: RequestLife, wanted: Wanted) -> None:
+        """A name that is not listed may be new, or the list not here yet; what stays unknown, the router
+        itself refuses, in words that list what it knows."""
+        try:
+            async with asyncio.timeout(min(self._patience, wanted.timeout or self._patience)):
+                await self._models.first.wait()
+                await self._models.look()
+        except (TimeoutError, grpc.aio.AioRpcError):
+            pass  # the session knows how long to be patient, and what to say then
+        try:
+            self._begin(life, wanted, self._models.named(wanted.model) or pb.Model())
+        except Problem as problem:
+            life.refuse(problem)
+
+    async def _asked(self, answer: Awaitable[T]) -> T:
+        try:
+            return await answer
+        except grpc.aio.AioRpcError as error:
+            raise self._error_of(error) from None
+
+    def _error_of(self, error: grpc.aio.AioRpcError) -> DiplexError:
+        problem = Problem.from_rpc(error)
+        if problem.code is grpc.StatusCode.UNAVAILABLE and not problem.reason:
+            problem = no_router(self.target, problem.message)
+        return error_of(problem)
+
+    def _note_ready(self) -> None:
+        if self._session.up and self._models.served:
+            self._is_ready.set()
+        else:
+            self._is_ready.clear()
+
+    def _why_not_ready(self, waited: float) -> Problem:
+        if not self._session.up:
+            return no_router(self.target, f"no session with it within {waited:g} s")
+        return Problem(
+            grpc.StatusCode.UNAVAILABLE,
+            f"the router at {self.target} had no worker within {waited:g} s. Mend: start one (diplex worker)",
+            "NO_WORKER",
+        )
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

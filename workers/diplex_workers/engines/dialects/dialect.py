@@ -1,0 +1,78 @@
+"""What every OpenAI-compatible server has in common: the part of the interface that OpenAI wrote down."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
+
+from diplex.v1 import generation_pb2 as pb
+from diplex_core.words import Slots, Tokens
+from diplex_workers.engines.openai_http import Upstream
+
+# diplex.v1.Sampling's fields as OpenAI's API names them.
+STANDARD: Final = MappingProxyType(
+    {
+        name: name
+        for name in (
+            "temperature",
+            "top_p",
+            "seed",
+            "stop",
+            "presence_penalty",
+            "frequency_penalty",
+            "response_format",
+            "logit_bias",
+        )
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What a server says of itself; `None`: it does not say. `capacity` is its KV cache, in tokens."""
+
+    capacity: Tokens | None = None
+    block_tokens: Tokens | None = None
+    slots: Slots | None = None
+    context: Tokens | None = None
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What it says of this moment: the used share of its KV cache (0 to 1), and running sequences."""
+
+    used: float | None = None
+    running: Slots | None = None
+
+
+class Dialect:
+    """A server of which nothing is known but OpenAI's API; base of those of which more is."""
+
+    api: ClassVar[str] = "openai"
+    health: ClassVar[str] = "/v1/models"
+    # Sampling fields that it takes, under its own names; others are refused by name.
+    sampling: ClassVar[Mapping[str, str]] = STANDARD
+    # Added to every request, and to those that bring tools.
+    extra: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    with_tools: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+    async def offered(self, upstream: Upstream, model: Mapping[str, Any]) -> Offered:
+        """What it is, from its entry in `/v1/models` and whatever else it has.
+
+        Raises:
+            Problem: it went away, or answers with an error where it must answer.
+        """
+        return Offered()
+
+    async def gauges(self, upstream: Upstream) -> Gauges:
+        """Where it is now. Raises as `offered` does."""
+        return Gauges()
+
+    async def count(self, upstream: Upstream, model: str, prompt: pb.Prompt) -> Tokens | None:
+        """A prompt's exact tokens, template included; `None`: it has no tokenizer to ask.
+
+        Raises:
+            Problem: INVALID_ARGUMENT for a prompt that it cannot read; others where it could not be asked.
+        """
+        return None

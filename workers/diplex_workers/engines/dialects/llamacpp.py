@@ -1,0 +1,62 @@
+"""llama.cpp's server, started by somebody else: slots with a share of the cache each, and a tokenizer.
+
+`engines/llamacpp.py` starts one of its own and speaks its native interface instead. Names from llama.cpp's
+tools/server/README.md.
+"""
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
+
+from diplex.v1 import generation_pb2 as pb
+from diplex_core.words import Tokens
+from diplex_workers.engines.dialects.dialect import STANDARD, Dialect, Gauges, Offered
+from diplex_workers.engines.openai_http import Upstream
+
+_BLOCK: Final = 32
+
+
+class LlamaCpp(Dialect):
+    api = "llamacpp"
+    health = "/health"
+    sampling: ClassVar[Mapping[str, str]] = MappingProxyType(
+        STANDARD
+        | {"top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repeat_penalty"}
+        | {"ignore_eos": "ignore_eos"}
+    )
+    with_tools: ClassVar[Mapping[str, Any]] = MappingProxyType({"tool_choice": "none"})
+
+    async def offered(self, upstream: Upstream, model: Mapping[str, Any]) -> Offered:
+        props = await upstream.get("/props")
+        context = (props.get("default_generation_settings") or {}).get("n_ctx")
+        slots = props.get("total_slots")
+        return Offered(
+            capacity=context * slots if context and slots else None,
+            block_tokens=_BLOCK,
+            slots=slots,
+            context=context,
+            version=str(props.get("build_info", "")),
+        )
+
+    async def gauges(self, upstream: Upstream) -> Gauges:
+        slots = await upstream.get("/slots")
+        busy = [slot for slot in slots if slot.get("is_processing")]
+        room = sum(slot.get("n_ctx", 0) for slot in slots)
+        return Gauges(sum(tokens_in(slot) for slot in busy) / room if room else None, len(busy))
+
+    async def count(self, upstream: Upstream, model: str, prompt: pb.Prompt) -> Tokens | None:
+        text = prompt.text
+        if prompt.WhichOneof("content") == "chat":
+            body = {"messages": json.loads(prompt.chat.messages)}
+            if prompt.chat.tools:
+                body["tools"] = json.loads(prompt.chat.tools)
+            text = (await upstream.post("/apply-template", body))["prompt"]
+        body = {"content": text, "add_special": True, "parse_special": True}
+        return len((await upstream.post("/tokenize", body))["tokens"])
+
+
+def tokens_in(slot: Mapping[str, Any]) -> Tokens:
+    """Tokens that a slot of `/slots` holds in the cache now."""
+    produced = sum(token.get("n_decoded", 0) for token in slot.get("next_token", ()))
+    return int(slot.get("n_prompt_tokens_processed", 0)) + int(produced)

@@ -1,0 +1,51 @@
+"""trtllm-serve. Its JSON `/metrics` is a queue that each reader empties for all others: it is left alone.
+
+The Prometheus gauges at `/prometheus/metrics` are there with `return_perf_metrics: true`. Names from
+TensorRT-LLM's own sources: metrics/collector.py, serve/openai_server.py.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
+
+from grpc import StatusCode
+
+from diplex.wire.status import Problem
+from diplex_workers.engines.dialects.dialect import STANDARD, Dialect, Gauges, Offered
+from diplex_workers.engines.dialects.prometheus import Samples
+from diplex_workers.engines.openai_http import Upstream
+
+_MAX, _BLOCK = "trtllm_kv_cache_max_blocks", "trtllm_kv_cache_tokens_per_block"
+_USED, _RUNNING = "trtllm_kv_cache_utilization", "trtllm_num_requests_running"
+# TensorRT-LLM's own default (KvCacheConfig.tokens_per_block).
+_DEFAULT_BLOCK: Final = 32
+
+
+class TrtLlm(Dialect):
+    api = "trtllm"
+    health = "/health"
+    sampling: ClassVar[Mapping[str, str]] = MappingProxyType(
+        STANDARD
+        | {name: name for name in ("top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos")}
+    )
+
+    async def offered(self, upstream: Upstream, model: Mapping[str, Any]) -> Offered:
+        samples = await _samples(upstream)
+        blocks = samples.highest(_MAX)
+        size = int(samples.highest(_BLOCK) or _DEFAULT_BLOCK)
+        return Offered(capacity=int(blocks) * size if blocks else None, block_tokens=size)
+
+    async def gauges(self, upstream: Upstream) -> Gauges:
+        samples = await _samples(upstream)
+        running = samples.highest(_RUNNING)
+        return Gauges(samples.highest(_USED), None if running is None else int(running))
+
+
+async def _samples(upstream: Upstream) -> Samples:
+    try:
+        text = await upstream.get_text("/prometheus/metrics")
+    except Problem as problem:
+        if problem.code is StatusCode.UNAVAILABLE:
+            raise
+        text = ""
+    return Samples(text, (_MAX, _BLOCK, _USED, _RUNNING))
