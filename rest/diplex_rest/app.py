@@ -60,7 +60,7 @@ def _api_error(request: Request, error: Exception) -> Response:
 
 def _sdk_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, DiplexError)
-    return respond(error_of(error))
+    return respond(error_of(error.problem))
 
 
 def _http_error(request: Request, error: Exception) -> Response:

@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from diplex import AsyncClient
+from diplex.options import Options
 from diplex.wire.context import attach
 from diplex_rest.answer import Answer, StreamedAnswer, WholeAnswer
 from diplex_rest.body import ClientGone, read_body
@@ -44,18 +45,19 @@ class Generating:
             call = self._read(await read_body(headers, receive))
         except ClientGone:
             return
+        if not (call.model or self._client.default_model):
+            # A response names its model, so the default one's name must be known.
+            await self._client.models()
         sink = GatheringSink(self._metrics)
-        answer = self._answer(call, sink)
-        tier = headers.get(TIER_HEADER) or call.service_tier
+        options: Options = {
+            **call.options,
+            "model": call.model,
+            "tier": headers.get(TIER_HEADER) or call.service_tier,
+            "api_key": bearer(headers),
+            "request_id": request_id_of(scope),
+        }
         with attach(headers.get("traceparent", ""), headers.get("tracestate", "")):
-            life = self._client.start(
-                answer,
-                model=call.model,
-                tier=tier,
-                api_key=bearer(headers),
-                request_id=request_id_of(scope),
-                **call.asked,
-            )
+            life = self._client.start(self._answer(call, sink), call.prompt, **options)
 
         def leave() -> None:
             self._metrics.client_left()
@@ -70,7 +72,8 @@ class Generating:
             life.cancel()
 
     def _answer(self, call: Call, sink: Sink) -> Answer:
-        head = Head(self._shape.id_prefix + secrets.token_hex(12), int(time.time()), call.model)
+        model = call.model or self._client.default_model
+        head = Head(self._shape.id_prefix + secrets.token_hex(12), int(time.time()), model)
         tell_tier = bool(call.service_tier)
         if call.stream:
             return StreamedAnswer(

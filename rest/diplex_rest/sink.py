@@ -34,6 +34,7 @@ class GatheringSink:
         self._metrics = metrics
         self._parts: Outbox[bytes] = Outbox()
         self._head: tuple[int, Headers] | None = None
+        self._abandoned = False
 
     def open(self, status: int, headers: Headers) -> None:
         self._head = status, headers
@@ -46,13 +47,13 @@ class GatheringSink:
 
     def abandon(self) -> None:
         """The client is gone: what comes from now on is dropped, and `pump` returns."""
-        self._head = None
+        self._abandoned = True
         self._parts.close()
 
     async def pump(self, send: Send) -> None:
         """Carry the response out, until its end or until it is abandoned."""
         parts = await self._parts.gather()
-        if self._head is None:
+        if self._abandoned or self._head is None:
             return
         status, headers = self._head
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -60,6 +61,6 @@ class GatheringSink:
             self._metrics.wrote(len(parts))
             more = not self._parts.closed or len(self._parts) > 0
             await send({"type": "http.response.body", "body": b"".join(parts), "more_body": more})
-            if not more:
+            if not more or self._abandoned:
                 return
             parts = await self._parts.gather()

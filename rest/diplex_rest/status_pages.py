@@ -44,8 +44,6 @@ class StatusPages:
         return Response(page, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     async def _why_not_ready(self) -> str:
-        if not self._client.ready:
-            return f"no session with the router at {self._client.target}"
         try:
             async with asyncio.timeout(_PATIENCE):
                 fleet = await self._client.fleet()
@@ -53,7 +51,7 @@ class StatusPages:
             return f"the router does not answer: {error or 'too slow'}"
         if not fleet.ready:
             return "the router is rebuilding its ledger from the workers' reports"
-        if any(worker.state == "up" for worker in fleet.workers):
-            return ""
-        states = ", ".join(f"{worker.info.name} is {worker.state}" for worker in fleet.workers)
-        return f"no worker is up: {states or 'none is configured'}"
+        if not any(worker.state == "up" for worker in fleet.workers):
+            states = ", ".join(f"{worker.info.name} is {worker.state}" for worker in fleet.workers)
+            return f"no worker is up: {states or 'none is configured'}"
+        return "" if self._client.ready else f"no session with the router at {self._client.target} yet"

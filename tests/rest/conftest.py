@@ -73,8 +73,9 @@ class Worker(worker_pb2_grpc.WorkerServicer):
                         running[seq].cancel()
                         self._fleet.cancelled.append(seq)
                         await self._say(context, seq, pb.Done(reason=pb.END_REASON_CANCELLED))
-            for script in running.values():
-                script.cancel()
+            for seq, script in running.items():
+                if script.cancel():
+                    self._fleet.cancelled.append(seq)
 
     async def _play(self, start: worker_pb2.Start, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         async def say(news: pb.Tokens | pb.Done) -> None:
@@ -252,7 +253,11 @@ def shim() -> Callable[..., AbstractAsyncContextManager[int]]:
 @pytest.fixture
 async def port(fleet: Fleet) -> AsyncIterator[int]:
     """The port of a shim that is ready to serve."""
-    async with shim_for(fleet.router) as port:
+    async with shim_for(fleet.router) as port, httpx.AsyncClient() as http:
+        deadline = asyncio.get_running_loop().time() + WITHIN
+        while (await http.get(f"http://127.0.0.1:{port}/ready")).status_code != 200:
+            assert asyncio.get_running_loop().time() < deadline, "the shim is not ready"
+            await asyncio.sleep(0.005)
         yield port
 
 

@@ -15,12 +15,17 @@ def chat(**body: Any) -> Call:
     return read_chat(json.dumps({"model": "m", "messages": ASK, **body}).encode())
 
 
+def asked(call: Call) -> dict[str, Any]:
+    """What the SDK is asked with."""
+    return {"prompt": call.prompt, **call.options}
+
+
 def text(**body: Any) -> Call:
     return read_text(json.dumps({"model": "m", "prompt": "hi", **body}).encode())
 
 
 @pytest.mark.parametrize(
-    ("body", "asked"),
+    ("body", "expected"),
     [
         ({"max_tokens": 7}, {"max_tokens": 7}),
         ({"max_completion_tokens": 7}, {"max_tokens": 7}),
@@ -43,8 +48,8 @@ def text(**body: Any) -> Call:
         ({"response_format": {"type": "json_object"}}, {"response_format": {"type": "json_object"}}),
     ],
 )
-def test_a_field_reaches_the_sdk_under_its_name_there(body: dict[str, Any], asked: dict[str, Any]):
-    assert asked.items() <= chat(**body).asked.items()
+def test_a_field_reaches_the_sdk_under_its_name_there(body: dict[str, Any], expected: dict[str, Any]):
+    assert expected.items() <= asked(chat(**body)).items()
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,7 @@ def test_a_wrong_field_is_named_with_what_was_expected_and_found(body: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("prompt", "asked"),
+    ("prompt", "expected"),
     [
         ("hi", {"prompt": "hi"}),
         (["hi"], {"prompt": "hi"}),
@@ -159,8 +164,8 @@ def test_a_wrong_field_is_named_with_what_was_expected_and_found(body: dict[str,
         ([[1, 2, 3]], {"prompt_ids": [1, 2, 3]}),
     ],
 )
-def test_a_prompt_is_a_text_or_token_ids_or_one_of_either_in_an_array(prompt: Any, asked: dict[str, Any]):
-    assert asked.items() <= text(prompt=prompt).asked.items()
+def test_a_prompt_is_a_text_or_token_ids_or_one_of_either_in_an_array(prompt: Any, expected: dict[str, Any]):
+    assert expected.items() <= asked(text(prompt=prompt)).items()
 
 
 @pytest.mark.parametrize(
@@ -202,7 +207,9 @@ def test_what_is_no_json_is_refused_with_the_place(body: bytes, says: str):
 
 
 def test_escaped_characters_outside_the_basic_plane_are_read():
-    assert chat(messages=[{"role": "user", "content": "🙂"}]).asked["messages"][0]["content"] == "🙂"
+    assert chat(messages=[{"role": "user", "content": "🙂"}]).options["messages"] == [
+        {"role": "user", "content": "🙂"}
+    ]
 
 
 def test_messages_are_handed_on_as_they_came():
@@ -211,13 +218,13 @@ def test_messages_are_handed_on_as_they_came():
         {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]},
         {"role": "tool", "content": "4", "tool_call_id": "1"},
     ]
-    assert chat(messages=conversation).asked["messages"] == conversation
+    assert chat(messages=conversation).options["messages"] == conversation
 
 
 def test_tools_travel_unless_the_model_may_not_use_them():
     tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
-    assert chat(tools=tools).asked["tools"] == tools
-    assert "tools" not in chat(tools=tools, tool_choice="none").asked
+    assert chat(tools=tools).options["tools"] == tools
+    assert "tools" not in chat(tools=tools, tool_choice="none").options
 
 
 def test_a_call_says_how_its_answer_is_to_look():

@@ -28,6 +28,7 @@ class Account:
         facts: what the engine last said of itself; `None`: it was never ready.
         problem: why the engine takes nothing now, for people; empty: it does.
         live: the sequences that hold a claim, or are about to.
+        on_change: called when readiness or draining may have changed.
     """
 
     def __init__(self, settings: WorkerSettings, boot: int, clock: Clock, engine: Engine) -> None:
@@ -46,6 +47,7 @@ class Account:
         self.refused = 0
         self.bounds: dict[str, LearnedBound] = {}
         self.observers: list[Observer] = []
+        self.on_change: Callable[[], None] = lambda: None
 
     # Changes.
 
@@ -74,10 +76,16 @@ class Account:
         if self.feeds.get(feed.router) is feed:
             del self.feeds[feed.router]
 
+    def close_links(self) -> None:
+        """Every link ends with what is still to be told on it."""
+        for feed in self.feeds.values():
+            feed.close()
+
     def tell_all(self) -> None:
         """Something that every router should know at once has changed."""
         for feed in self.feeds.values():
             feed.full_due()
+        self.on_change()
 
     def tell_changed(self, sequence: Sequence) -> None:
         if (feed := self.feeds.get(sequence.owner)) is not None:

@@ -177,7 +177,7 @@ class Desk:
         self.account.tell_ended(router, worker_pb2.Ended(claim=stop.claim, reason=ON_WIRE[reason]))
 
     def raise_claim(self, router: str, order: worker_pb2.Raise) -> None:
-        """A claim's whole new size. Answered by one `held` that names the order, with the size it has then."""
+        """A claim's whole new size. Answered by one `held` that names the order and the size it has then."""
         account, claim = self.account, claim_in_core(order.claim)
         feed, sequence = account.feeds.get(router), account.live.get(claim)
         if feed is None:

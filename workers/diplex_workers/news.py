@@ -46,9 +46,7 @@ class EngineNews:
                 self._choice_ended(sequence, output, output.end)
 
     def _tokens(self, sequence: Sequence, output: Output) -> None:
-        if sequence.verdict is not None and sequence.silenced:
-            return
-        if sequence.reasons[output.choice] is not None:
+        if sequence.silenced or sequence.reasons[output.choice] is not None:
             return
         if sequence.first_token is None:
             sequence.first_token = self._account.clock.now()

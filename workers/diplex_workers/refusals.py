@@ -102,7 +102,7 @@ def window_shut(upto: Tokens, after: Seconds) -> Problem:
 def deadline_passed(after: Seconds) -> Problem:
     return Problem(
         grpc.StatusCode.DEADLINE_EXCEEDED,
-        f"the request's deadline passed {after:.1f} s after it started. Mend: a longer timeout or less output",
+        f"the request's deadline passed {after:.1f} s after it started. Mend: a longer timeout",
         "DEADLINE_EXCEEDED",
     )
 

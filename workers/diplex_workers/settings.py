@@ -15,11 +15,12 @@ class WorkerSettings:
             tells them on.
         tiers: that it may serve; empty: all that its pattern allows.
         port, metrics_port: 0 for any free one; `metrics_port` None: no metrics over HTTP.
-        advertise: host or host:port where clients reach it; `None`: the bound address.
+        advertise: host or host:port where clients reach it; `None`: the bound address (127.0.0.1 for a
+            wildcard, which is no address).
         keys: that grants and hellos are signed with; without them only an open worker serves.
         open: take requests without a grant, over `Generate`.
-        seed: kept with the settings for what a worker may come to draw; its boot number never depends on it,
-            since a restarted worker must be told from the one before.
+        seed: for what may be repeatable. The boot number is not: a restarted worker must be told from the
+            one before, so it is drawn anew each time.
         drain: longest wait for running sequences when it is told to stop.
     """
 

@@ -21,11 +21,13 @@ class TokenStream:
     Attributes:
         sequences: those that have not been told `done`, by the client's number.
         starts_over: the client half-closed; the stream ends with its last sequence.
+        broken: the client broke the protocol; the stream ends now.
     """
 
     def __init__(self) -> None:
         self.sequences: dict[int, Sequence] = {}
         self.starts_over = False
+        self.broken = False
         self._frame = worker_pb2.WorkerSessionResponse()
         self._entries: dict[tuple[int, int], pb.Tokens] = {}
         self._empty = True
@@ -61,10 +63,15 @@ class TokenStream:
         self.starts_over = True
         self._wake()
 
+    def break_off(self) -> None:
+        """It ends with what was said so far, whatever still runs on it."""
+        self.broken = True
+        self._wake()
+
     async def frame(self) -> worker_pb2.WorkerSessionResponse | None:
         """Everything said since the last call, waiting for a first word; `None` after the last."""
         while self._empty:
-            if self.starts_over and not self.sequences:
+            if self.broken or (self.starts_over and not self.sequences):
                 return None
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter

@@ -5,8 +5,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
+from diplex.options import Options
 from diplex_rest.openai import fields, unsupported
 from diplex_rest.openai.errors import ApiError, bad_request
 from diplex_rest.openai.messages import messages, tools
@@ -21,11 +22,12 @@ _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 class Call:
     """One generation request.
 
-    `asked` are keyword arguments of the SDK; `service_tier` is what the body says, "" for nothing;
-    `with_usage` asks for the usage at a stream's end.
+    `prompt` and `options` are the SDK's, but for model and tier; `service_tier` is what the body says, "" for
+    nothing; `with_usage` asks for the usage at a stream's end.
     """
 
-    asked: Mapping[str, Any]
+    prompt: str | None
+    options: Options
     model: str
     choices: int
     service_tier: str
@@ -55,7 +57,7 @@ _SAMPLING: Final[Mapping[str, fields.Reader]] = MappingProxyType(
 )
 _READ_COUNT: Final = fields.integer(1, _MOST)
 _READ_CHOICES: Final = fields.integer(1, MOST_CHOICES)
-_READ_IDS: Final = fields.integer(0, _MOST)
+_READ_ID: Final = fields.integer(0, _MOST)
 
 
 def parse(data: bytes) -> Mapping[str, Any]:
@@ -93,11 +95,11 @@ def read_chat(data: bytes) -> Call:
     """
     body = parse(data)
     unsupported.refuse_unsupported(body, unsupported.CHAT)
-    asked: dict[str, Any] = {"messages": messages(_required(body, "messages"), "messages")}
+    options: Options = {"messages": messages(_required(body, "messages"), "messages")}
     # Told that it may call nothing, a model is best not told of tools at all.
     if body.get("tool_choice") != "none" and "tools" in body and (told := tools(body["tools"], "tools")):
-        asked["tools"] = told
-    return _call(body, asked, _most_tokens(body, "max_completion_tokens", "max_tokens"))
+        options["tools"] = told
+    return _call(body, None, options, _most_tokens(body, "max_completion_tokens", "max_tokens"))
 
 
 def read_text(data: bytes) -> Call:
@@ -108,25 +110,29 @@ def read_text(data: bytes) -> Call:
     """
     body = parse(data)
     unsupported.refuse_unsupported(body, unsupported.TEXT)
-    asked = _prompt(_required(body, "prompt"), "prompt")
-    return _call(body, asked, _most_tokens(body, "max_tokens"))
+    prompt = _prompt(_required(body, "prompt"), "prompt")
+    if isinstance(prompt, str):
+        return _call(body, prompt, {}, _most_tokens(body, "max_tokens"))
+    return _call(body, None, {"prompt_ids": prompt}, _most_tokens(body, "max_tokens"))
 
 
-def _call(body: Mapping[str, Any], asked: dict[str, Any], max_tokens: int | None) -> Call:
-    asked |= {name: read(body[name], name) for name, read in _SAMPLING.items() if name in body}
+def _call(body: Mapping[str, Any], prompt: str | None, options: Options, max_tokens: int | None) -> Call:
+    sampling = {name: read(body[name], name) for name, read in _SAMPLING.items() if name in body}
     choices = _READ_CHOICES(body.get("n", 1), "n")
     stream = fields.flag(body.get("stream", False), "stream")
-    options = fields.mapping(body.get("stream_options", {}), "stream_options")
-    if options and not stream:
+    stream_options = fields.mapping(body.get("stream_options", {}), "stream_options")
+    if stream_options and not stream:
         raise bad_request("stream_options goes with stream: true only. Mend: leave it out", "stream_options")
-    with_usage = options.get("include_usage") or False
+    with_usage = stream_options.get("include_usage")
     return Call(
-        asked={**asked, "n": choices, "max_tokens": max_tokens},
+        prompt=prompt,
+        # Each reader gives what the SDK takes under that name; a table cannot tell a type checker so.
+        options=cast(Options, {**options, **sampling, "n": choices, "max_tokens": max_tokens}),
         model=fields.string(body.get("model", ""), "model"),
         choices=choices,
         service_tier=fields.string(body.get("service_tier", ""), "service_tier"),
         stream=stream,
-        with_usage=fields.flag(with_usage, "stream_options.include_usage"),
+        with_usage=with_usage is not None and fields.flag(with_usage, "stream_options.include_usage"),
     )
 
 
@@ -139,18 +145,18 @@ def _most_tokens(body: Mapping[str, Any], *names: str) -> int | None:
     return next(iter(given.values()), None)
 
 
-def _prompt(value: Any, param: str) -> dict[str, Any]:
+def _prompt(value: Any, param: str) -> str | list[int]:
     """A text, or token ids; OpenAI also lets one of either stand in an array."""
     match value:
         case str():
-            return {"prompt": fields.string(value, param)}
+            return value
         case [str() | list()]:
             return _prompt(value[0], f"{param}[0]")
         case [str() | list(), *_]:
             message = f"{param}: {len(value)} prompts in one request. Mend: a request for each prompt"
             raise bad_request(message, param, code="unsupported_value")
         case [_, *_]:
-            return {"prompt_ids": [_READ_IDS(item, f"{param}[{place}]") for place, item in enumerate(value)]}
+            return [_READ_ID(item, f"{param}[{place}]") for place, item in enumerate(value)]
         case []:
             raise fields.out_of_range(value, param, "a prompt that is not empty")
     raise fields.wrong_type(value, param, "a string or an array of token ids")

@@ -1,34 +1,38 @@
-"""One request's life as its client sees it: ask, start, read, and ask again where a grant came to nothing.
+"""Runs one request: ask, start, read, and ask again where a grant came to nothing.
 
-    NEW ─▶ ASKING ─granted─▶ STARTED ─done─▶ OVER
-            │  ▲               │
-       lost │  │ back          │ refused, preempted, or its worker died
-            ▼  │               ▼
-           ADRIFT           PAUSING ─pause over─▶ ASKING
-
-The SDK runs it for its users and the router for proxied requests: same table, same rules. Everything is a
-plain call on the running event loop; there is no task and no queue between a frame and its consumer.
+What may happen when is the table in `life.py`; this is the thin runner beside it. The SDK runs it for its
+users and the router for proxied requests: same table, same rules. Everything is a plain call on the running
+event loop; there is no task and no queue between a frame and its consumer.
 """
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import Enum, auto
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import grpc
 
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2, worker_pb2
-from diplex.wire.frames import WORKER_GONE, SequenceHandle, WorkerStreams
+from diplex.wire.frames import SequenceHandle, WorkerStreams
+from diplex.wire.life import AT_A_WORKER, AT_THE_ROUTER, NEXT, State, Turn
+from diplex.wire.produced import Produced
 from diplex.wire.status import Problem
 
-MOST_ATTEMPTS: Final = 20
+MOST_REFUSALS: Final = 20
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 _GRACE: Final = 1.0
-"""Seconds that a worker has to end a sequence whose deadline has passed, before the client ends it alone."""
+"""Seconds that a worker has to end a sequence that was left, before the client ends it alone."""
+
+# A worker that turns a start away, or breaks off, with one of these may take it later, or another may.
+_PASSING: Final = frozenset(
+    {
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.OK,
+    }
+)
 
 
 @dataclass(slots=True)
@@ -94,77 +98,6 @@ class Consumer(Protocol):
     def on_done(self, done: pb.Done) -> None: ...
 
 
-class State(Enum):
-    NEW = auto()
-    ASKING = auto()
-    ADRIFT = auto()
-    PAUSING = auto()
-    STARTED = auto()
-    OVER = auto()
-
-
-class Turn(Enum):
-    BEGIN = auto()
-    GRANTED = auto()
-    LOST = auto()
-    BACK = auto()
-    CAME_TO_NOTHING = auto()
-    PAUSED = auto()
-    END = auto()
-
-
-NEXT: Final[Mapping[tuple[State, Turn], State]] = MappingProxyType(
-    {
-        (State.NEW, Turn.BEGIN): State.ASKING,
-        (State.ASKING, Turn.GRANTED): State.STARTED,
-        (State.ASKING, Turn.LOST): State.ADRIFT,
-        (State.ADRIFT, Turn.BACK): State.ASKING,
-        (State.STARTED, Turn.CAME_TO_NOTHING): State.PAUSING,
-        (State.PAUSING, Turn.PAUSED): State.ASKING,
-        **{(state, Turn.END): State.OVER for state in State if state is not State.OVER},
-    }
-)
-
-# A worker that refuses a start with one of these may take it later, or another may.
-_PASSING: Final = frozenset(
-    {
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.OK,
-    }
-)
-
-
-@dataclass(slots=True)
-class Produced:
-    """Output so far, kept only as far as a resume needs it."""
-
-    tokens: dict[int, int] = field(default_factory=dict)  # by choice
-    ids: list[int] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    ids_known: bool = True
-
-    @property
-    def most(self) -> int:
-        return max(self.tokens.values(), default=0)
-
-    def add(self, tokens: pb.Tokens, *, keep: bool) -> None:
-        self.tokens[tokens.choice] = tokens.index + tokens.count
-        if keep:
-            self.ids_known &= len(tokens.ids) == tokens.count
-            self.ids.extend(tokens.ids)
-            self.texts.append(tokens.text)
-
-    def as_resume(self) -> pb.Resume | None:
-        if not self.most:
-            return None
-        resume = pb.Resume(from_index=self.most, text="".join(self.texts))
-        if self.ids_known:
-            resume.ids.extend(self.ids)
-        return resume
-
-
 class RequestLife:
     """Runs one request. Construct, `begin`, and hear of it through the consumer.
 
@@ -186,7 +119,6 @@ class RequestLife:
         self._desk = desk
         self._streams = streams
         self._consumer = consumer
-        self._keeps = resumable and wanted.n == 1
         self._state = State.NEW
         self._ask_id = desk.new_id()
         self._loop = asyncio.get_running_loop()
@@ -196,21 +128,22 @@ class RequestLife:
         self._pause: asyncio.TimerHandle | None = None
         self._router_up = True
         self._late = False
-        self._cancelled = False
-        self._attempts = 0
+        self._refusals = 0
         self._upto = 0
         self._again: router_pb2.Again | None = None
         self._granted = router_pb2.Granted()
         self._grant = pb.Grant()
         self._sequence: SequenceHandle | None = None
         self._attempt: _Attempt | None = None
-        self._produced = Produced()
+        # One output can be read as prompt again; `n` of them, half done, cannot.
+        self._produced = Produced(keeps=resumable and wanted.n == 1)
 
     # What the owner calls.
 
     def begin(self) -> None:
+        """Ask for it. Does nothing for a request that was cancelled before."""
         if not self._turn(Turn.BEGIN):
-            return  # cancelled before it began
+            return
         if self._deadline is not None:
             self._timer = self._loop.call_at(self._deadline, self._deadline_passed)
         self._ask()
@@ -218,20 +151,16 @@ class RequestLife:
     def refuse(self, problem: Problem) -> None:
         """End a request that was never asked for: its owner found that it cannot be."""
         if self._state is State.NEW:
-            self._end(pb.Done(reason=pb.END_REASON_REFUSED, error=problem.to_bytes()), withdraw=False)
+            self._end(pb.Done(reason=pb.END_REASON_REFUSED, error=problem.to_bytes()))
 
     def cancel(self) -> None:
         """End it as soon as may be; `on_done` still comes, at once where nothing runs yet."""
-        self._cancelled = True
-        if self._state is State.STARTED and self._sequence is not None:
-            self._sequence.cancel()
-        elif self._state is not State.OVER:
-            self._end(pb.Done(reason=pb.END_REASON_CANCELLED), withdraw=True)
+        self._leave()
 
     def window(self, upto: int) -> None:
         """Tokens below index `upto` may be sent; 0: all. Kept for the attempts to come."""
         self._upto = upto
-        if self._state is State.STARTED and self._sequence is not None:
+        if self._state in AT_A_WORKER and self._sequence is not None:
             self._sequence.window(upto)
 
     # What the desk calls.
@@ -245,6 +174,9 @@ class RequestLife:
             return  # it came too late; unstarted, the router takes it back
         self._granted = granted
         self._grant = pb.Grant.FromString(granted.grant.grant)
+        if not self._can_go_on:
+            self._end(_failed(self._cannot_go_on("was granted instead")), withdraw=True)
+            return
         self._consumer.on_serving(granted, self._grant)
         start = worker_pb2.Start(
             grant=granted.grant,
@@ -261,8 +193,8 @@ class RequestLife:
         self._sequence = self._streams.open(granted.address, start, self._attempt)
 
     def on_refused(self, refused: router_pb2.Refused) -> None:
-        if self._state in (State.ASKING, State.ADRIFT):
-            self._end(pb.Done(reason=pb.END_REASON_REFUSED, error=refused.status), withdraw=False)
+        if self._state in AT_THE_ROUTER:
+            self._end(pb.Done(reason=pb.END_REASON_REFUSED, error=refused.status))
 
     def on_revoked(self, revoked: router_pb2.Revoked) -> None:
         """Nothing to do: a grant is started the moment it comes, and then only `done` counts."""
@@ -279,64 +211,75 @@ class RequestLife:
     # What the worker says, through the attempt of the day.
 
     def tokens_came(self, attempt: "_Attempt", tokens: pb.Tokens) -> None:
-        if attempt is self._attempt and self._state is State.STARTED:
-            self._produced.add(tokens, keep=self._keeps)
+        if attempt is self._attempt and self._state in AT_A_WORKER:
+            self._produced.add(tokens)
             self._consumer.on_tokens(tokens)
 
     def attempt_done(self, attempt: "_Attempt", done: pb.Done) -> None:
-        if attempt is not self._attempt or self._state is not State.STARTED:
+        if attempt is not self._attempt or self._state not in AT_A_WORKER:
             return
         self._attempt = self._sequence = None
         if done.prompt_tokens:
             self._wanted.prompt_tokens, self._wanted.exact = done.prompt_tokens, True
         problem = Problem.from_bytes(done.error) if done.error else None
-        if self._late or self._cancelled or not self._worth_asking_again(done, problem):
-            gave_way = done.reason in (pb.END_REASON_REFUSED, pb.END_REASON_PREEMPTED)
-            broke = problem is not None and problem.reason == WORKER_GONE
-            self._end(done, withdraw=gave_way or broke)
-            return
-        self._attempts += 1
+        if not _came_to_nothing(done, problem):
+            self._end(done)
+        elif self._state is State.LEAVING:
+            self._end(pb.Done(reason=pb.END_REASON_CANCELLED, usage=done.usage), withdraw=True)
+        elif (hurdle := self._hurdle(done, problem)) is not None:
+            self._end(_failed(hurdle, done), withdraw=True)
+        else:
+            self._ask_again(done)
+
+    # Asking again.
+
+    def _hurdle(self, done: pb.Done, problem: Problem | None) -> Problem | None:
+        """Why it is of no use to ask once more; `None`: it is."""
+        said = problem.message if problem is not None else ""
+        if not self._can_go_on:
+            gave_way = done.reason == pb.END_REASON_PREEMPTED
+            return self._cannot_go_on(said or ("had to give way" if gave_way else "broke off"))
+        self._refusals += done.reason != pb.END_REASON_PREEMPTED
+        if self._refusals <= MOST_REFUSALS:
+            return None
+        return Problem(
+            grpc.StatusCode.UNAVAILABLE,
+            f"workers turned the request away {self._refusals} times; the last, {self._grant.worker}: "
+            f"{said or 'no room'}. Mend: try again later",
+            "REFUSED_TOO_OFTEN",
+            retry_after=1.0,
+        )
+
+    @property
+    def _can_go_on(self) -> bool:
+        """Nothing was produced yet, or it can be handed to a worker as prompt."""
+        return not self._produced.longest or (self._produced.keeps and self._granted.can_resume)
+
+    def _cannot_go_on(self, said: str) -> Problem:
+        return Problem(
+            grpc.StatusCode.UNAVAILABLE,
+            f"the answer was cut after {self._produced.longest} tokens and cannot go on elsewhere; "
+            f"worker {self._grant.worker}: {said}. Mend: send the request again",
+            "CUT_SHORT",
+        )
+
+    def _ask_again(self, done: pb.Done) -> None:
         self._again = router_pb2.Again(
             claim=self._grant.claim,
             reason=done.reason,
-            produced_tokens=self._produced.most,
+            produced_tokens=self._produced.longest,
             needed_blocks=done.needed_blocks,
             worker=self._grant.worker,
         )
         self._turn(Turn.CAME_TO_NOTHING)
-        if self._attempts == 1 and done.reason != pb.END_REASON_FAILED:
+        if done.reason == pb.END_REASON_PREEMPTED or (
+            self._refusals == 1 and done.reason != pb.END_REASON_FAILED
+        ):
             self._ask_after_pause()
-        else:
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (self._attempts - 1))
-            self._pause = self._loop.call_later(pause, self._ask_after_pause)
-
-    def _worth_asking_again(self, done: pb.Done, problem: Problem | None) -> bool:
-        if self._attempts >= MOST_ATTEMPTS:
-            return False
-        code = problem.code if problem is not None else grpc.StatusCode.OK
-        match done.reason:
-            case pb.END_REASON_REFUSED:
-                return code in _PASSING
-            case pb.END_REASON_PREEMPTED:
-                return self._can_go_on
-            case pb.END_REASON_FAILED:
-                return code is grpc.StatusCode.UNAVAILABLE and self._can_go_on
-            case _:
-                return False
-
-    @property
-    def _can_go_on(self) -> bool:
-        """Nothing was produced yet, or it can be handed to the next worker as prompt."""
-        return not self._produced.most or (self._keeps and self._granted.can_resume)
-
-    # Parts.
-
-    def _turn(self, turn: Turn) -> bool:
-        to = NEXT.get((self._state, turn))
-        if to is None:
-            return False
-        self._state = to
-        return True
+            return
+        # Else a worker that is just dying, and the only one, would be tried twenty times in a blink.
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (self._refusals - 1))
+        self._pause = self._loop.call_later(pause, self._ask_after_pause)
 
     def _ask_after_pause(self) -> None:
         self._pause = None
@@ -346,7 +289,6 @@ class RequestLife:
     def _ask(self) -> None:
         if not self._router_up:
             self._turn(Turn.LOST)
-            return
         wanted = self._wanted
         ask = router_pb2.Ask(
             ask_id=self._ask_id,
@@ -367,31 +309,59 @@ class RequestLife:
         )
         self._desk.ask(ask, self)
 
+    # Ends.
+
     def _left_ms(self) -> int:
         """What is left of the deadline; 0: there is none, so never 0 where there is one."""
         return 0 if self._deadline is None else max(1, round((self._deadline - self._loop.time()) * 1000))
 
     def _deadline_passed(self) -> None:
-        self._timer = None
-        if self._state is State.STARTED and self._sequence is not None and not self._late:
-            self._late = True
+        self._late = True
+        self._leave()
+
+    def _leave(self) -> None:
+        """Cancelled, or too late: where a worker is at it, give it a moment to say how far it came."""
+        if not self._turn(Turn.LEFT):
+            return
+        if self._state is State.LEAVING and self._sequence is not None:
             self._sequence.cancel()
-            self._timer = self._loop.call_later(_GRACE, self._deadline_passed)
-        elif self._state is not State.OVER:
-            self._late = True
+            self._end_timers()
+            self._timer = self._loop.call_later(_GRACE, self._end_alone)
+        else:
             self._end(pb.Done(reason=pb.END_REASON_CANCELLED), withdraw=True)
 
-    def _end(self, done: pb.Done, *, withdraw: bool) -> None:
+    def _end_alone(self) -> None:
+        if self._state is State.LEAVING:
+            self._end(pb.Done(reason=pb.END_REASON_CANCELLED))
+
+    def _end(self, done: pb.Done, *, withdraw: bool = False) -> None:
+        """Say the last word.
+
+        Args:
+            withdraw: the router may still hold a place for it.
+        """
         self._turn(Turn.END)
-        for timer in (self._timer, self._pause):
-            if timer is not None:
-                timer.cancel()
+        self._end_timers()
         if withdraw:
             self._desk.withdraw(self._ask_id)
         self._desk.forget(self._ask_id)
         if self._late and not done.error and done.reason == pb.END_REASON_CANCELLED:
             done.error = _too_late(self._wanted).to_bytes()
         self._consumer.on_done(done)
+
+    def _end_timers(self) -> None:
+        for timer in (self._timer, self._pause):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._pause = None
+
+    def _turn(self, turn: Turn) -> bool:
+        """Take a turn; False where the table knows no such turn in this state, which changes nothing."""
+        to = NEXT.get((self._state, turn))
+        if to is None:
+            return False
+        self._state = to
+        return True
 
 
 class _Attempt:
@@ -407,9 +377,34 @@ class _Attempt:
         self._life.attempt_done(self, done)
 
 
+def _came_to_nothing(done: pb.Done, problem: Problem | None) -> bool:
+    """An end that is none for the request: another attempt may do better."""
+    code = problem.code if problem is not None else grpc.StatusCode.OK
+    match done.reason:
+        case pb.END_REASON_PREEMPTED:
+            return True
+        case pb.END_REASON_REFUSED | pb.END_REASON_REVOKED:
+            return code in _PASSING
+        case pb.END_REASON_FAILED:
+            return code is grpc.StatusCode.UNAVAILABLE
+        case _:
+            return False
+
+
+def _failed(problem: Problem, done: pb.Done | None = None) -> pb.Done:
+    """The worker's own figures, with the reason that it ends for the client."""
+    failed = pb.Done(reason=pb.END_REASON_FAILED, error=problem.to_bytes())
+    if done is not None:
+        failed.usage.CopyFrom(done.usage)
+        failed.timing.CopyFrom(done.timing)
+        failed.claim.CopyFrom(done.claim)
+    return failed
+
+
 def _too_late(wanted: Wanted) -> Problem:
     return Problem(
         grpc.StatusCode.DEADLINE_EXCEEDED,
-        f"the request was not done within {wanted.timeout:g} s. Mend: a longer timeout, or fewer max_tokens",
+        f"the request was not done within its {wanted.timeout:g} s. "
+        "Mend: a longer timeout, or fewer max_tokens",
         "DEADLINE_PASSED",
     )

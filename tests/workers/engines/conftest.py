@@ -1,4 +1,4 @@
-"""A worker's side of an engine, for tests: it keeps what it hears, and a test waits for what it wants to hear."""
+"""A worker's side of an engine, for tests: it keeps what it hears, and a test waits for what it wants."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -144,3 +144,16 @@ async def staged(engine: Engine) -> AsyncIterator[Stage]:
 def on_stage() -> Callable[[Engine], object]:
     """`async with on_stage(engine) as stage`"""
     return staged
+
+
+async def poll(what: Callable[[], object], within: float = 10) -> None:
+    """Wait for what nobody tells of."""
+    async with asyncio.timeout(within):
+        while not what():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., object]:
+    """`await eventually(lambda: …, within=seconds)`"""
+    return poll

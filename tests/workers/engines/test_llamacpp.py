@@ -1,4 +1,4 @@
-"""llama.cpp for real, with SmolLM2: exact counts and ids, freed slots, the same words again, falls and rises."""
+"""llama.cpp for real, with SmolLM2: exact counts and ids, freed slots, the same words again, its falls."""
 
 import asyncio
 import json
@@ -14,6 +14,7 @@ from diplex.wire.status import Problem
 from diplex_core.words import EndReason
 from diplex_workers.engines.engine import Counted
 from diplex_workers.engines.llamacpp import LlamaCppEngine, LlamaCppSettings
+from diplex_workers.engines.llamacpp_questions import Questions
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -34,8 +35,11 @@ async def stage(on_stage) -> AsyncIterator:
 
 
 async def idle(stage) -> bool:
-    slots = await stage.engine._upstream.get("/slots")
-    return not any(slot["is_processing"] for slot in slots)
+    return not await questions(stage).busy_slots()
+
+
+def questions(stage) -> Questions:
+    return Questions(stage.engine._upstream)
 
 
 async def test_it_says_what_it_is(stage):
@@ -88,7 +92,7 @@ async def test_every_token_has_its_id_and_together_they_are_the_text(stage):
     job = await stage.done(STORY, 12, temperature=0)
     assert stage.host.end(job) is EndReason.LENGTH
     assert stage.host.tokens(job) == len(stage.host.ids(job)) == 12
-    assert await stage.engine._text_of(stage.host.ids(job)) == stage.host.text(job)
+    assert await questions(stage).text_of(stage.host.ids(job)) == stage.host.text(job)
     assert job.claim in stage.host.reading
 
 
@@ -248,16 +252,10 @@ async def test_neighbours_of_a_cancelled_job_go_on(stage):
     assert stage.host.tokens(stayer) == 30
 
 
-async def test_gauges_tell_the_slots_and_blocks_at_work(stage):
+async def test_gauges_tell_the_slots_and_blocks_at_work(stage, eventually):
     job = await stage.job(STORY, 220, ignore_eos=True)
 
-    async def at_work() -> None:
-        while stage.engine.slots_now() != 1:
-            await asyncio.sleep(0.05)  # looked at once a second, and nothing tells of it
-
-    async with asyncio.timeout(5):
-        await at_work()
-    assert stage.engine.observed_blocks() >= 1
+    await eventually(lambda: stage.engine.slots_now() == 1 and stage.engine.observed_blocks(), within=5)
     stage.engine.cancel(job.claim)
     await stage.host.ended(job)
 

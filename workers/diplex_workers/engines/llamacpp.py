@@ -5,7 +5,6 @@ another worker produced. Closing a stream frees its slot: the claim is let go on
 """
 
 import asyncio
-import json
 import os
 import secrets
 from collections.abc import Sequence
@@ -14,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from grpc import StatusCode
-
 from diplex.v1 import generation_pb2 as pb
 from diplex.wire.status import Problem
 from diplex_core.words import Blocks, Claim, EndReason, Seconds, Slots, Tokens
-from diplex_workers.engines.dialects.llamacpp import tokens_in
 from diplex_workers.engines.engine import Counted, Facts, Host, Job, ModelFacts, Output
+from diplex_workers.engines.llamacpp_questions import Questions, tokens_in
 from diplex_workers.engines.llamacpp_wire import ChoiceReader, completion, left_to_produce, named
 from diplex_workers.engines.openai_http import Upstream, problem_of, status_of, unavailable, unreadable
 from diplex_workers.engines.runs import Run, Runs
@@ -82,7 +79,8 @@ class LlamaCppEngine:
         self._runs: Runs | None = None
         self._upstream: Upstream | None = None
         self._problem = "llama.cpp is starting"
-        self._slots: Sequence[dict[str, Any]] | None = None
+        # The slots that worked when it was last asked; `None`: not known.
+        self._busy: Sequence[dict[str, Any]] | None = None
         # The running child's process id, for people and for tests.
         self.child_pid: int | None = None
 
@@ -104,17 +102,8 @@ class LlamaCppEngine:
                 pause = min(2 * pause, _PAUSE_LAST)
 
     async def count(self, model: str, prompt: pb.Prompt) -> Counted:
-        match prompt.WhichOneof("content"):
-            case "ids":
-                ids = tuple(prompt.ids.ids)
-            case "text":
-                ids = await self._tokenise(prompt.text, special=True)
-            case "chat":
-                ids = await self._tokenise(await self._rendered(prompt.chat), special=True)
-            case _:
-                ids = ()
-        if not ids:
-            raise _bad_prompt("the prompt is empty. Mend: give it text, messages or token ids")
+        _, questions = self._reachable()
+        ids = await questions.ids_of(prompt)
         return Counted(len(ids), ids=ids)
 
     def submit(self, job: Job) -> None:
@@ -126,12 +115,12 @@ class LlamaCppEngine:
             self._runs.cancel(claim)
 
     def observed_blocks(self) -> Blocks | None:
-        if self._slots is None:
+        if self._busy is None:
             return None
-        return sum(-(-tokens_in(slot) // self._settings.block_tokens) for slot in self._busy(self._slots))
+        return sum(-(-tokens_in(slot) // self._settings.block_tokens) for slot in self._busy)
 
     def slots_now(self) -> Slots | None:
-        return None if self._slots is None else len(self._busy(self._slots))
+        return None if self._busy is None else len(self._busy)
 
     # The child's life
 
@@ -147,7 +136,7 @@ class LlamaCppEngine:
                 self._upstream, self._problem, self.child_pid = upstream, "", child.pid
                 host.ready(facts)
                 reason = await self._until_gone(child, upstream)
-                self._upstream = self._slots = None
+                self._upstream = self._busy = None
                 runs.fail_all(unavailable(reason))
                 return reason
         except weights.WeightsMissing as missing:
@@ -155,7 +144,7 @@ class LlamaCppEngine:
         except (LaunchFailed, Problem) as failed:
             return f"llama.cpp did not start: {failed}"
         finally:
-            self._upstream = self._slots = self.child_pid = None
+            self._upstream = self._busy = self.child_pid = None
 
     def _options(self, file: Path) -> dict[str, Any]:
         settings = self._settings
@@ -195,7 +184,7 @@ class LlamaCppEngine:
             except TimeoutError:
                 pass
             try:
-                self._slots = await upstream.get("/slots")
+                self._busy = await Questions(upstream).busy_slots()
                 missed = 0
             except Problem:
                 missed += 1
@@ -205,13 +194,13 @@ class LlamaCppEngine:
     # One job
 
     async def _talk(self, run: Run) -> None:
-        job, host, upstream = run.job, self._host, self._reachable()
+        job, host, (upstream, questions) = run.job, self._host, self._reachable()
         assert host is not None
         if left_to_produce(job) <= 0:
             host.deliver([run.end(choice, EndReason.LENGTH) for choice in sorted(run.open)])
             return
-        prompt = job.counted.ids or (await self.count(job.model, job.prompt)).ids or ()
-        body = completion(job, (*prompt, *await self._produced_before(job)))
+        prompt = job.counted.ids or await questions.ids_of(job.prompt)
+        body = completion(job, (*prompt, *await _produced_before(job, questions)))
         readers = [ChoiceReader() for _ in range(job.choices)]
         async with aclosing(upstream.events("/completion", body)) as stream:
             async for events in stream:
@@ -225,30 +214,11 @@ class LlamaCppEngine:
                     if "prompt_progress" in event:
                         continue
                     try:
-                        outputs += await self._news(run, event, readers[event.get("index", 0)])
+                        outputs += await _news(run, event, readers[event.get("index", 0)], questions)
                     except (KeyError, IndexError, TypeError) as error:
                         raise unreadable(f"llama.cpp said what is not understood: {error!r}") from error
                 if outputs:
                     host.deliver(outputs)
-
-    async def _news(self, run: Run, event: dict[str, Any], reader: ChoiceReader) -> list[Output]:
-        """What one event tells. Waits only for what llama.cpp left out: ids inside a long character."""
-        choice = event.get("index", 0)
-        outputs = []
-        count, ids, text = reader.take(event)
-        if count:
-            if len(ids) < count:
-                ids = list(named(count, ids, await self._tokenise(text, special=False)))
-            outputs.append(run.tokens(choice, count, ids, text))
-        if event.get("stop"):
-            stopped = event["stop_type"] in ("eos", "word")
-            count, ids, _ = reader.release()
-            if count:
-                # At a limit, llama.cpp forgets text that it held back for a stop string.
-                text = "" if stopped or len(ids) < count else await self._text_of(ids)
-                outputs.append(run.tokens(choice, count, ids if len(ids) == count else (), text))
-            outputs.append(run.end(choice, EndReason.STOP if stopped else EndReason.LENGTH))
-        return outputs
 
     async def _freed(self, run: Run) -> None:
         """Wait until no more slots work than those of the jobs that are known to run."""
@@ -258,56 +228,44 @@ class LlamaCppEngine:
             async with asyncio.timeout(_FREED_WITHIN):
                 while self._upstream is not None:
                     live = sum(len(other.open) for other in self._runs if other.began and not other.verdict)
-                    if len(self._busy(await self._upstream.get("/slots"))) <= live:
+                    if len(await Questions(self._upstream).busy_slots()) <= live:
                         return
                     await asyncio.sleep(pause)  # llama.cpp has no event for it
                     pause = min(2 * pause, 0.05)
         except (TimeoutError, Problem):
             return
 
-    # llama.cpp's smaller questions
-
-    def _reachable(self) -> Upstream:
+    def _reachable(self) -> tuple[Upstream, Questions]:
         if self._upstream is None:
             raise unavailable(self._problem)
-        return self._upstream
+        return self._upstream, Questions(self._upstream)
 
-    async def _produced_before(self, job: Job) -> Sequence[int]:
-        if job.resume is None:
-            return ()
-        return job.resume.ids or await self._tokenise(job.resume.text, special=False)
 
-    async def _tokenise(self, text: str, *, special: bool) -> tuple[int, ...]:
-        body = {"content": text, "add_special": special, "parse_special": special}
-        return tuple((await self._reachable().post("/tokenize", body))["tokens"])
+async def _news(run: Run, event: dict[str, Any], reader: ChoiceReader, questions: Questions) -> list[Output]:
+    """What one event tells. Waits only for what llama.cpp left out: ids inside a long character."""
+    choice = event.get("index", 0)
+    outputs = []
+    count, ids, text = reader.take(event)
+    if count:
+        if len(ids) < count:
+            ids = list(named(count, ids, await questions.tokenise(text, special=False)))
+        outputs.append(run.tokens(choice, count, ids, text))
+    if event.get("stop"):
+        stopped = event["stop_type"] in ("eos", "word")
+        count, ids, _ = reader.release()
+        if count:
+            # At a limit, llama.cpp forgets text that it held back for a stop string.
+            text = "" if stopped or len(ids) < count else await questions.text_of(ids)
+            outputs.append(run.tokens(choice, count, ids if len(ids) == count else (), text))
+        outputs.append(run.end(choice, EndReason.STOP if stopped else EndReason.LENGTH))
+    return outputs
 
-    async def _text_of(self, ids: Sequence[int]) -> str:
-        return str((await self._reachable().post("/detokenize", {"tokens": ids}))["content"])
 
-    async def _rendered(self, chat: pb.Chat) -> str:
-        try:
-            body = {"messages": json.loads(chat.messages)}
-            if chat.tools:
-                body["tools"] = json.loads(chat.tools)
-        except ValueError as error:
-            raise _bad_prompt(f"messages or tools are no JSON: {error}. Mend: JSON arrays") from error
-        if not body["messages"]:
-            raise _bad_prompt("messages are empty. Mend: at least one message")
-        try:
-            return str((await self._reachable().post("/apply-template", body))["prompt"])
-        except Problem as problem:
-            # What its template cannot take (an image, say) llama.cpp calls its own failure.
-            if problem.code is StatusCode.INTERNAL:
-                raise _bad_prompt(problem.message) from problem
-            raise
-
-    def _busy(self, slots: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [slot for slot in slots if slot.get("is_processing")]
+async def _produced_before(job: Job, questions: Questions) -> Sequence[int]:
+    if job.resume is None:
+        return ()
+    return job.resume.ids or await questions.tokenise(job.resume.text, special=False)
 
 
 def _words(error: object) -> str:
     return str(error.get("message", error) if isinstance(error, dict) else error)
-
-
-def _bad_prompt(message: str) -> Problem:
-    return Problem(StatusCode.INVALID_ARGUMENT, message, "BAD_PROMPT", field="prompt")

@@ -4,7 +4,6 @@
 tools/server/README.md.
 """
 
-import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
@@ -12,6 +11,7 @@ from typing import Any, ClassVar, Final
 from diplex.v1 import generation_pb2 as pb
 from diplex_core.words import Tokens
 from diplex_workers.engines.dialects.dialect import STANDARD, Dialect, Gauges, Offered
+from diplex_workers.engines.llamacpp_questions import Questions, tokens_in
 from diplex_workers.engines.openai_http import Upstream
 
 _BLOCK: Final = 32
@@ -46,17 +46,4 @@ class LlamaCpp(Dialect):
         return Gauges(sum(tokens_in(slot) for slot in busy) / room if room else None, len(busy))
 
     async def count(self, upstream: Upstream, model: str, prompt: pb.Prompt) -> Tokens | None:
-        text = prompt.text
-        if prompt.WhichOneof("content") == "chat":
-            body = {"messages": json.loads(prompt.chat.messages)}
-            if prompt.chat.tools:
-                body["tools"] = json.loads(prompt.chat.tools)
-            text = (await upstream.post("/apply-template", body))["prompt"]
-        body = {"content": text, "add_special": True, "parse_special": True}
-        return len((await upstream.post("/tokenize", body))["tokens"])
-
-
-def tokens_in(slot: Mapping[str, Any]) -> Tokens:
-    """Tokens that a slot of `/slots` holds in the cache now."""
-    produced = sum(token.get("n_decoded", 0) for token in slot.get("next_token", ()))
-    return int(slot.get("n_prompt_tokens_processed", 0)) + int(produced)
+        return len(await Questions(upstream).ids_of(prompt))

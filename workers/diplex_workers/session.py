@@ -1,0 +1,82 @@
+"""`Worker.Session` and `Generate`: a client's orders in, frames of tokens out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
+
+import grpc
+
+from diplex.v1 import worker_pb2
+from diplex.wire.status import Problem
+from diplex_workers.desk import Desk
+from diplex_workers.stream import TokenStream
+
+Requests: TypeAlias = AsyncIterator[worker_pb2.WorkerSessionRequest]
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+
+async def serve_session(desk: Desk, stream: TokenStream, requests: Requests, context: Context) -> None:
+    """Many sequences on one stream, until the client leaves, or half-closes and its last one is done.
+
+    Raises:
+        grpc.aio.AbortError: the client broke the protocol.
+    """
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            orders = tasks.create_task(_take_orders(desk, stream, requests))
+            while (frame := await stream.frame()) is not None:
+                await context.write(frame)
+            orders.cancel()
+    finally:
+        desk.stream_ended(stream)
+    if not orders.cancelled() and (problem := orders.result()) is not None:
+        await problem.abort(context)
+
+
+async def serve_generate(
+    desk: Desk, stream: TokenStream, request: worker_pb2.WorkerGenerateRequest, context: Context
+) -> None:
+    """One sequence. Its last message holds `done`; what went wrong is the call's status besides.
+
+    Raises:
+        grpc.aio.AbortError: it did not end well.
+    """
+    start = request.start
+    left = context.time_remaining()
+    if left is not None:
+        left_ms = max(1, round(left * 1000))
+        start.timeout_ms = min(start.timeout_ms or left_ms, left_ms)
+    error = b""
+    try:
+        if start.HasField("grant"):
+            desk.start(start, stream)
+        else:
+            desk.start_open(start, stream, request.max_tokens, request.choices)
+        stream.half_close()
+        while (frame := await stream.frame()) is not None:
+            done = frame.done[0] if frame.done else None
+            await context.write(worker_pb2.WorkerGenerateResponse(tokens=frame.tokens, done=done))
+            error = done.error if done is not None else b""
+    except Problem as problem:
+        await problem.abort(context)
+    finally:
+        desk.stream_ended(stream)
+    if error:
+        await Problem.from_bytes(error).abort(context)
+
+
+async def _take_orders(desk: Desk, stream: TokenStream, requests: Requests) -> Problem | None:
+    """Carry out what the client says, in its order; answers what it did wrong, if that ended it."""
+    try:
+        async for request in requests:
+            for start in request.starts:
+                desk.start(start, stream)
+            for window in request.windows:
+                desk.window(stream, window.seq, window.upto)
+            for seq in request.cancels:
+                desk.cancel(stream, seq)
+    except Problem as problem:
+        stream.break_off()
+        return problem
+    stream.half_close()
+    return None
