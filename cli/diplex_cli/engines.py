@@ -87,7 +87,7 @@ def _attach(worker: WorkerConfig, engine: AttachConfig) -> "Engine":
                 context=engine.context,
                 guard_blocks=engine.guard_blocks,
                 slots=worker.slots,
-                kv_blocks=worker.kv_blocks,
+                capacity_blocks=worker.kv_blocks,
                 block_tokens=worker.block_tokens,
             ),
         )

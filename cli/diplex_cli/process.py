@@ -26,6 +26,8 @@ def add_log_level(parser: ArgumentParser) -> None:
 
 def log_to_stderr(level: str) -> None:
     """One line a record, on stderr."""
+    # gRPC's own INFO lines are about forks that only start another program. Read when it is loaded.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

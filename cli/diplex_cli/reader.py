@@ -21,6 +21,7 @@ EMBEDDED: Final = "embedded"
 """Stands for the configuration that comes with diplex, where a file's name is asked for."""
 
 _MERGE: Final = "tag:yaml.org,2002:merge"
+_PLAIN: Final = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
 # libyaml reads a fleet of thousands of packages in a tenth of the time.
 _Loader: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -151,6 +152,8 @@ class _Reading:
     def _value(self, loader: Any, node: yaml.Node, path: KeyPath) -> Any:
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(loader, node)
+        if node.tag not in _PLAIN:
+            raise self._fault(node, f"the tag {node.tag} is not read here", "a plain value")
         if node in self._around:
             raise self._fault(node, "an anchor holds itself", "write the value out")
         self._around.append(node)

@@ -82,7 +82,9 @@ class Answer:
             self._sink.end()
 
     def refuse(self, error: ApiError) -> None:
-        """End the response with an error."""
+        """End the response with an error, unless it has ended."""
+        if self._over:
+            return
         self._over = True
         self._fail(error)
         self._sink.end()

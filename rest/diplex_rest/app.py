@@ -18,14 +18,19 @@ from diplex_rest.openai.errors import INVALID, SERVER, ApiError, error_of
 from diplex_rest.openai.request import read_chat, read_text
 from diplex_rest.openai.response import ChatShape, TextShape
 from diplex_rest.status_pages import StatusPages
+from diplex_rest.underway import Underway
 
 
-def make_app(client: AsyncClient) -> ASGIApp:
-    """The shim as an ASGI application, on a client that is open for as long as it serves."""
+def make_app(client: AsyncClient, underway: Underway) -> ASGIApp:
+    """The shim as an ASGI application, on a client that is open for as long as it serves.
+
+    Args:
+        underway: where the answers that are being made are noted.
+    """
     metrics = Metrics()
     listing, pages = Listing(client), StatusPages(client, metrics)
-    chat = Generating(client, metrics, ChatShape(), read_chat)
-    text = Generating(client, metrics, TextShape(), read_text)
+    chat = Generating(client, metrics, underway, ChatShape(), read_chat)
+    text = Generating(client, metrics, underway, TextShape(), read_text)
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"]),

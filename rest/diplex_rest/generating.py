@@ -19,6 +19,7 @@ from diplex_rest.metrics import Metrics
 from diplex_rest.openai.request import Call
 from diplex_rest.openai.response import Head, Shape
 from diplex_rest.sink import GatheringSink, Sink
+from diplex_rest.underway import Underway
 
 TIER_HEADER: Final = "x-diplex-tier"
 _BEARER: Final = "bearer "
@@ -32,10 +33,16 @@ class Generating:
     """
 
     def __init__(
-        self, client: AsyncClient, metrics: Metrics, shape: Shape, read: Callable[[bytes], Call]
+        self,
+        client: AsyncClient,
+        metrics: Metrics,
+        underway: Underway,
+        shape: Shape,
+        read: Callable[[bytes], Call],
     ) -> None:
         self._client = client
         self._metrics = metrics
+        self._underway = underway
         self._shape = shape
         self._read = read
 
@@ -57,7 +64,8 @@ class Generating:
             "request_id": request_id_of(scope),
         }
         with attach(headers.get("traceparent", ""), headers.get("tracestate", "")):
-            life = self._client.start(self._answer(call, sink), call.prompt, **options)
+            answer = self._answer(call, sink)
+            life = self._client.start(answer, call.prompt, **options)
 
         def leave() -> None:
             self._metrics.client_left()
@@ -66,7 +74,7 @@ class Generating:
 
         try:
             async with Departure(receive, leave):
-                with self._metrics.answering(streamed=call.stream):
+                with self._underway.noted(answer), self._metrics.answering(streamed=call.stream):
                     await sink.pump(send)
         finally:
             life.cancel()

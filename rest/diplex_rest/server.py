@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 import uvicorn
@@ -12,12 +13,15 @@ import uvicorn
 from diplex import AsyncClient
 from diplex.wire.serving import PortTaken, why_not
 from diplex_rest.app import make_app
+from diplex_rest.underway import Underway
 
 OPTION: Final = "--rest-port"
 _BACKLOG: Final = 2048
 # Seconds that an idle connection stays open. Longer than clients keep theirs: they must be the first to
 # close, or one sends a request into a connection that is just being closed.
 _KEEP_ALIVE: Final = 75
+# Seconds that clients have, after the drain, to take in that their answer was ended.
+_FORCE_AFTER: Final = 5.0
 # Clients that vanished without a word, or take nothing, are let go after half a minute. Accepted connections
 # inherit these from the listening socket.
 _SOCKET_OPTIONS: Final = (
@@ -42,7 +46,7 @@ class RestSettings:
 async def run(
     settings: RestSettings, *, stop: asyncio.Event, started: Callable[[int], None] = lambda port: None
 ) -> None:
-    """Serve until `stop` is set; then take nothing new, and let running requests end.
+    """Serve until `stop` is set; then take nothing new, and let running requests end, or end them.
 
     The router need not be there: `/ready` tells when it is.
 
@@ -53,24 +57,33 @@ async def run(
     """
     with listening(settings.host, settings.port) as listener:
         async with AsyncClient(settings.router) as client:
+            underway = Underway()
             config = uvicorn.Config(
-                make_app(client),
+                make_app(client, underway),
                 http="httptools",
                 ws="none",
                 lifespan="off",
                 log_config=None,
+                log_level="warning",
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
                 backlog=_BACKLOG,
                 timeout_keep_alive=_KEEP_ALIVE,
-                timeout_graceful_shutdown=max(1, round(settings.drain)),
+                timeout_graceful_shutdown=ceil(settings.drain + _FORCE_AFTER),
             )
             server = _Server(config, lambda: started(listener.getsockname()[1]))
+
+            async def end() -> None:
+                await stop.wait()
+                server.should_exit = True
+                await asyncio.sleep(settings.drain)
+                underway.end_all()
+
             async with asyncio.TaskGroup() as tasks:
-                stopper = tasks.create_task(server.exit_upon(stop), name="rest stopper")
+                ending = tasks.create_task(end(), name="rest ending")
                 await server.serve(sockets=[listener])
-                stopper.cancel()
+                ending.cancel()
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -110,7 +123,3 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._up()
-
-    async def exit_upon(self, stop: asyncio.Event) -> None:
-        await stop.wait()
-        self.should_exit = True

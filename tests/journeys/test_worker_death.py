@@ -24,7 +24,8 @@ models:
 default_model: qwen2.5-72b-instruct
 packages:
   pkg0: {gpu: b200, pattern: A, model: qwen2.5-72b-instruct, engine: {kind: sim, calibration: chapter}}
-  box0: {gpu: h200, pattern: A, model: echoed, engine: {kind: attach, api: vllm, url: "URL"}}
+  box0:
+    {gpu: h200, model: echoed, kv_blocks: 4096, slots: 8, engine: {kind: attach, api: openai, url: "URL"}}
 tiers:
   standard: {patterns: [A], max_output_tokens: 8192}
 default_tier: standard

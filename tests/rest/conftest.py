@@ -14,6 +14,7 @@ import grpc
 import httpx
 import openai
 import pytest
+import pytest_asyncio
 
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2, router_pb2_grpc, worker_pb2, worker_pb2_grpc
@@ -156,6 +157,10 @@ class Fleet:
     hold: asyncio.Event = field(default_factory=asyncio.Event)
     _keys: Keys = field(default_factory=Keys.fresh)
 
+    def forget(self) -> None:
+        """Be as new, at the same addresses."""
+        vars(self).update(vars(Fleet(self.worker, self.router)))
+
     async def hold_after_one_word(self, start: worker_pb2.Start, say: Say) -> None:
         """A script: one word, and the rest once `hold` is set."""
         await say(pb.Tokens(text=WORDS[0], count=1))
@@ -214,17 +219,6 @@ async def serving(add: Callable[[grpc.aio.Server], None]) -> AsyncIterator[str]:
         await server.stop(None)
 
 
-@pytest.fixture
-async def fleet() -> AsyncIterator[Fleet]:
-    fleet = Fleet()
-    async with (
-        serving(lambda server: worker_pb2_grpc.add_WorkerServicer_to_server(Worker(fleet), server)) as worker,
-        serving(lambda server: router_pb2_grpc.add_RouterServicer_to_server(Router(fleet), server)) as router,
-    ):
-        fleet.worker, fleet.router = worker, router
-        yield fleet
-
-
 @asynccontextmanager
 async def shim_for(router: str, **settings: Any) -> AsyncIterator[int]:
     """A running shim in front of that router; its port."""
@@ -250,10 +244,28 @@ def shim() -> Callable[..., AbstractAsyncContextManager[int]]:
     return shim_for
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def one_fleet() -> AsyncIterator[Fleet]:
+    fleet = Fleet()
+    async with (
+        serving(lambda server: worker_pb2_grpc.add_WorkerServicer_to_server(Worker(fleet), server)) as worker,
+        serving(lambda server: router_pb2_grpc.add_RouterServicer_to_server(Router(fleet), server)) as router,
+    ):
+        fleet.worker, fleet.router = worker, router
+        yield fleet
+
+
 @pytest.fixture
-async def port(fleet: Fleet) -> AsyncIterator[int]:
-    """The port of a shim that is ready to serve."""
-    async with shim_for(fleet.router) as port, httpx.AsyncClient() as http:
+def fleet(one_fleet: Fleet) -> Fleet:
+    """The scripted fleet, which has forgotten the test before."""
+    one_fleet.forget()
+    return one_fleet
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def port(one_fleet: Fleet) -> AsyncIterator[int]:
+    """The port of a shim that is ready to serve; one for all tests of a file."""
+    async with shim_for(one_fleet.router) as port, httpx.AsyncClient(verify=False) as http:
         deadline = asyncio.get_running_loop().time() + WITHIN
         while (await http.get(f"http://127.0.0.1:{port}/ready")).status_code != 200:
             assert asyncio.get_running_loop().time() < deadline, "the shim is not ready"
@@ -261,16 +273,21 @@ async def port(fleet: Fleet) -> AsyncIterator[int]:
         yield port
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def http(port: int) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WITHIN) as client:
+    # Nothing here is encrypted; reading the machine's certificates takes longer than most tests.
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WITHIN, verify=False) as client:
         yield client
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(port: int) -> AsyncIterator[openai.AsyncOpenAI]:
     """OpenAI's own client; it tries nothing twice, so that each error shows as it came."""
     async with openai.AsyncOpenAI(
-        base_url=f"http://127.0.0.1:{port}/v1", api_key="sk-acme", max_retries=0, timeout=WITHIN
+        base_url=f"http://127.0.0.1:{port}/v1",
+        api_key="sk-acme",
+        max_retries=0,
+        timeout=WITHIN,
+        http_client=openai.DefaultAsyncHttpxClient(verify=False),
     ) as client:
         yield client

@@ -12,6 +12,7 @@ from diplex.wire.status import Problem
 
 ASK: Any = [{"role": "user", "content": "Tell me a story."}]
 TEXT = "Once upon a time"
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # one shim and one fleet for all of these
 
 
 async def test_a_chat_is_answered(client: openai.AsyncOpenAI):

@@ -13,6 +13,7 @@ from diplex.wire.serving import PortTaken
 from diplex_rest.server import RestSettings, run
 
 Shim = Callable[..., AbstractAsyncContextManager[int]]
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # one shim and one fleet for all of these
 
 
 async def test_a_taken_port_is_refused_with_the_option_that_mends_it():
@@ -25,7 +26,7 @@ async def test_a_taken_port_is_refused_with_the_option_that_mends_it():
 async def test_a_shim_that_is_told_to_stop_lets_a_running_stream_end(fleet: Any, shim: Shim, until: Any):
     fleet.script = fleet.hold_after_one_word
     body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
-    async with httpx.AsyncClient() as http, asyncio.TaskGroup() as tasks:
+    async with httpx.AsyncClient(verify=False) as http, asyncio.TaskGroup() as tasks:
         async with shim(fleet.router) as port:
             request = http.build_request("POST", f"http://127.0.0.1:{port}/v1/chat/completions", json=body)
             answer = await http.send(request, stream=True)
@@ -37,15 +38,18 @@ async def test_a_shim_that_is_told_to_stop_lets_a_running_stream_end(fleet: Any,
         assert "data: [DONE]" in await rest
 
 
-async def test_one_that_takes_too_long_is_cut_and_its_worker_told(fleet: Any, shim: Shim, until: Any):
+async def test_what_takes_too_long_then_is_ended_with_an_error_and_its_worker_told(
+    fleet: Any, shim: Shim, until: Any
+):
     fleet.script = fleet.hold_after_one_word
     body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
-    async with httpx.AsyncClient() as http:
-        async with shim(fleet.router, drain=1) as port:
+    async with httpx.AsyncClient(verify=False) as http, asyncio.TaskGroup() as tasks:
+        async with shim(fleet.router, drain=0.05) as port:
             request = http.build_request("POST", f"http://127.0.0.1:{port}/v1/chat/completions", json=body)
             answer = await http.send(request, stream=True)
-        await until(lambda: fleet.cancelled, "the worker was told")
-        await answer.aclose()
+            rest = tasks.create_task(read(answer.aiter_lines()))
+        assert "shutting_down" in (await rest)[-2]
+    await until(lambda: fleet.cancelled, "the worker was told")
 
 
 async def read(lines: Any) -> list[str]:

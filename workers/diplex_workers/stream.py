@@ -70,11 +70,17 @@ class TokenStream:
 
     async def frame(self) -> worker_pb2.WorkerSessionResponse | None:
         """Everything said since the last call, waiting for a first word; `None` after the last."""
-        while self._empty:
+        while (frame := self.take()) is None:
             if self.broken or (self.starts_over and not self.sequences):
                 return None
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+        return frame
+
+    def take(self) -> worker_pb2.WorkerSessionResponse | None:
+        """Everything said since the last call, if that is anything."""
+        if self._empty:
+            return None
         frame, self._frame = self._frame, worker_pb2.WorkerSessionResponse()
         self._entries = {}
         self._empty = True

@@ -13,12 +13,14 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from diplex import Reply, Serving
+    from diplex import AsyncClient, Reply
 
 # llama.cpp on two cores reads 110 to 240 prompt tokens a second; from here on one waits for the first word.
 _LONG_PROMPT: Final = 300
 _READS: Final = (110, 240)
 _BYTES_A_TOKEN: Final = 4
+# Seconds to wait for a router that does not answer; one that was restarted needs three.
+_PATIENCE: Final = 4.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -51,7 +53,9 @@ def run(args: Namespace) -> int:
 async def _ask(args: Namespace, prompt: str) -> int:
     from diplex import AsyncClient
 
-    async with AsyncClient(args.url, api_key=args.api_key) as client:
+    async with AsyncClient(args.url, api_key=args.api_key, patience=_PATIENCE) as client:
+        if len(prompt.encode()) >= _LONG_PROMPT * _BYTES_A_TOKEN:
+            await _warn(client, args.model, prompt)
         stream = client.stream(
             messages=[{"role": "user", "content": prompt}],
             model=args.model,
@@ -60,7 +64,6 @@ async def _ask(args: Namespace, prompt: str) -> int:
             timeout=args.timeout,
         )
         async with stream:
-            _warn(prompt, await stream.started())
             async for chunk in stream:
                 if not args.json:
                     print(chunk.text, end="", flush=True)
@@ -72,13 +75,20 @@ async def _ask(args: Namespace, prompt: str) -> int:
     return 0
 
 
-def _warn(prompt: str, serving: "Serving") -> None:
-    """Say why nothing comes for a while, where a CPU reads a long prompt."""
-    tokens = len(prompt.encode()) // _BYTES_A_TOKEN
-    if serving.engine == "llamacpp" and tokens >= _LONG_PROMPT:
+async def _warn(client: "AsyncClient", model: str, prompt: str) -> None:
+    """Say why nothing comes for a while, where a CPU is to read a long prompt."""
+    await client.wait_ready(_PATIENCE)
+    name = model or client.default_model
+    engines = {
+        worker.info.engine
+        for worker in (await client.fleet()).workers
+        if name in (served.name for served in worker.info.models)
+    }
+    if engines == {"llamacpp"}:
+        tokens = len(prompt.encode()) // _BYTES_A_TOKEN
         slow, fast = (tokens / rate for rate in _READS)
-        until = f"{fast:.0f} to {slow:.0f} s on two cores until the first word"
-        print(f"{serving.worker} reads about {tokens} prompt tokens on the CPU: {until}", file=sys.stderr)
+        until = f"{fast:.0f} to {slow:.0f} s on two idle cores until the first word"
+        print(f"{name} reads about {tokens} prompt tokens on the CPU: {until}", file=sys.stderr)
 
 
 def _summary(reply: "Reply") -> str:

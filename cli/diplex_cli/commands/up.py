@@ -16,6 +16,7 @@ import secrets
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -108,13 +109,19 @@ def _prefixed(parts: Sequence[Part]) -> Callable[[str, str], None]:
     width = max(len(part.name) for part in parts)
 
     def say(name: str, line: str) -> None:
-        print(f"{name:{width}} | {line}", file=sys.stderr, flush=True)
+        _log(f"{name:{width}} | {line}")
 
     return say
 
 
 def _note(text: str) -> None:
-    print(f"diplex up: {text}", file=sys.stderr, flush=True)
+    _log(f"diplex up: {text}")
+
+
+def _log(line: str) -> None:
+    # Whoever read the log may have gone; the fleet goes on without.
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _port(text: str) -> int:

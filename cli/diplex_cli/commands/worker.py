@@ -15,6 +15,7 @@ from diplex_cli.configured import GRANTS_KEY, add_config, configured, grants_key
 from diplex_cli.failures import UsageError
 from diplex_core.config import Config, WorkerConfig, cannot_run
 from diplex_core.config.faults import nearest
+from diplex_core.config.values import METRICS_ABOVE
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="which worker of the configuration")
     add_config(parser)
     parser.add_argument("--host", help="address to listen on (default: the configuration's)")
-    parser.add_argument("--worker-port", type=int, metavar="N", help="gRPC port; 0 for any free one")
+    parser.add_argument("--port", type=int, metavar="N", help="gRPC port; 0 for any free one")
+    parser.add_argument(
+        "--metrics-port", type=int, metavar="N", help="port of /metrics (default: gRPC port + 100)"
+    )
     process.add_log_level(parser)
 
 
@@ -43,7 +47,7 @@ def run(args: Namespace) -> int:
     from diplex_workers import server
     from diplex_workers.settings import WorkerSettings
 
-    port = worker.port if args.worker_port is None else args.worker_port
+    port = worker.port if args.port is None else args.port
     settings = WorkerSettings(
         name=worker.name,
         package=worker.package,
@@ -53,7 +57,7 @@ def run(args: Namespace) -> int:
         tiers=worker.tiers,
         host=args.host or worker.host,
         port=port,
-        metrics_port=port + (worker.metrics_port - worker.port) if port else 0,
+        metrics_port=_metrics_port(port) if args.metrics_port is None else args.metrics_port,
         advertise=worker.advertise or worker.url,
         keys=Keys.of(key) if key else None,
         open=worker.open,
@@ -61,6 +65,10 @@ def run(args: Namespace) -> int:
     )
     engine = engine_for(worker)
     return process.serve(lambda stop: server.run(settings, engine, stop=stop))
+
+
+def _metrics_port(port: int) -> int:
+    return port + METRICS_ABOVE if port else 0
 
 
 def _named(config: Config, name: str) -> WorkerConfig:

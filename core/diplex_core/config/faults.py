@@ -72,4 +72,4 @@ def nearest(word: str, known: Iterable[str]) -> str:
     >>> nearest("patern", ("pattern", "engine"))
     'pattern'
     """
-    return next(iter(get_close_matches(word, list(known), n=1, cutoff=0.7)), "")
+    return next(iter(get_close_matches(word, list(known), n=1, cutoff=0.6)), "")

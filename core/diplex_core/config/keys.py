@@ -1,6 +1,6 @@
 """Every word that a configuration may use, declared once: checks and JSON Schema both come from here."""
 
-from typing import Final
+from typing import Final, get_args
 
 from diplex_core.config.shapes import (
     ByKind,
@@ -15,11 +15,12 @@ from diplex_core.config.shapes import (
     Text,
     Whole,
 )
+from diplex_core.config.values import Api
 from diplex_core.words import Pattern, Reserve, WhenLate
 
 PATTERNS: Final = tuple(Pattern)
 GPUS: Final = ("b200", "h200", "h100", "cpu")
-APIS: Final = ("vllm", "trtllm", "sglang", "llamacpp", "openai")
+APIS: Final = get_args(Api)
 MODEL_NAME: Final = r"\S+"
 SECRET_NAME: Final = Text(r"[A-Za-z_][A-Za-z0-9_]*", "ACME_KEY")
 HOST: Final = Text(r"[^\s/]+", "127.0.0.1")

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from diplex_core.words import Blocks, Pattern, Rules, Slots, Tokens
+
+Api: TypeAlias = Literal["openai", "vllm", "sglang", "trtllm", "llamacpp"]
 
 METRICS_ABOVE = 100
 """A worker's metrics port is this far above its gRPC port."""
@@ -46,7 +48,7 @@ class AttachConfig:
     """A server that runs already, and answers OpenAI's API at `url`. `None`: asked of the server."""
 
     kind: ClassVar[str] = "attach"
-    api: str
+    api: Api
     url: str
     upstream_model: str | None = None
     api_key_env: str | None = None

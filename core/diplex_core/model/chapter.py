@@ -64,7 +64,7 @@ class Chapter:
             if quantile == 50
         )
         self._tail = Line(
-            (batch, max(1.0, seconds / self.ttft_p50(LONG_PROMPT, batch)))
+            (batch, 1.0 + (seconds - self.ttft_p50(LONG_PROMPT, batch)) / self.prefill(LONG_PROMPT))
             for (quantile, batch), seconds in ttft.items()
             if quantile == 95
         )
@@ -95,10 +95,14 @@ class Chapter:
         return self.prefill(prompt) + steps * self.decode_step(batch)
 
     def ttft_p95(self, prompt: Tokens, batch: int) -> Seconds:
-        return self.ttft_p50(prompt, batch) * self.tail(batch)
+        """95th percentile of the same. Where the tail shrinks faster than the median grows, the longest time
+        of a smaller batch stands: nobody is served sooner in a fuller engine."""
+        alone = self.prefill(prompt)
+        sizes = range(1, max(1, batch) + 1)
+        return max(self.ttft_p50(prompt, size) + alone * (self.tail(size) - 1.0) for size in sizes)
 
     def tail(self, batch: int) -> float:
-        """The 95th percentile of a prefill's time over its median."""
+        """The 95th percentile of a prefill's own time over its median."""
         return max(1.0, self._tail(batch))
 
 

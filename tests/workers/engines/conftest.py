@@ -71,7 +71,7 @@ class Listener:
     def reasons(self) -> list[str]:
         return [reason for reason in self.said if isinstance(reason, str)]
 
-    async def until(self, what: Callable[[], T | None], within: float = 30) -> T:
+    async def until(self, what: Callable[[], T | None], within: float = 20) -> T:
         """Wait until something is there."""
         async with asyncio.timeout(within):
             while not (seen := what()):

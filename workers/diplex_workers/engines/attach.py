@@ -21,8 +21,8 @@ from diplex_core.words import Blocks, Claim, Seconds, Slots, Tokens
 from diplex_workers.bound import LearnedBound
 from diplex_workers.engines.dialects import DIALECTS
 from diplex_workers.engines.dialects.dialect import Gauges, Offered
-from diplex_workers.engines.engine import Counted, Facts, Host, Job, ModelFacts
-from diplex_workers.engines.openai_http import NOT_FOUND, UNREACHABLE, Upstream, unavailable
+from diplex_workers.engines.engine import Counted, Facts, Host, Job, ModelFacts, Output
+from diplex_workers.engines.openai_http import NOT_FOUND, UNREACHABLE, Upstream, unavailable, unreadable
 from diplex_workers.engines.openai_wire import AnswerReader, request_of
 from diplex_workers.engines.runs import Run, Runs
 
@@ -150,7 +150,11 @@ class AttachEngine:
         try:
             async with aclosing(self._upstream.events(path, body)) as stream:
                 async for chunks in stream:
-                    if outputs := [out for chunk in chunks for out in reader.take(chunk)]:
+                    outputs: list[Output] = []
+                    try:
+                        for chunk in chunks:
+                            outputs += reader.take(chunk)
+                    finally:  # what came before an error is told before it
                         self._host.deliver(outputs)
             self._host.deliver(reader.finish())
         except Problem as problem:
@@ -182,7 +186,11 @@ class AttachEngine:
         """
         await self._upstream.get_text(self._dialect.health)
         entry = self._entry(await self._upstream.get("/v1/models"))
-        offered = self._offered = await self._dialect.offered(self._upstream, entry)
+        try:
+            offered = self._offered = await self._dialect.offered(self._upstream, entry)
+        except (ValueError, TypeError, AttributeError) as error:
+            what = f"{self._upstream.name} does not answer as {self._settings.api} does: {error!r}"
+            raise unreadable(f"{what}. Mend: the package's engine.api") from error
         settings = self._settings
         self._upstream_model, self._has_tokenizer = str(entry["id"]), True
         block = settings.block_tokens or offered.block_tokens or _BLOCK
@@ -239,8 +247,8 @@ class AttachEngine:
                 continue
             try:
                 self._gauges = await self._dialect.gauges(self._upstream)
-            except (Problem, TypeError, AttributeError):
-                self._gauges = Gauges()
+            except (Problem, ValueError, TypeError, AttributeError):
+                self._gauges = Gauges()  # unknown, which is not zero
 
 
 async def _let_go(_: Run) -> None:

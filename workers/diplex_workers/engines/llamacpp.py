@@ -205,20 +205,27 @@ class LlamaCppEngine:
         async with aclosing(upstream.events("/completion", body)) as stream:
             async for events in stream:
                 outputs: list[Output] = []
-                for event in events:
-                    if "error" in event:
-                        raise problem_of(status_of(event["error"]), _words(event["error"]), "llama.cpp")
-                    if not run.began:
-                        run.began = True
-                        host.prefilling(job.claim)
-                    if "prompt_progress" in event:
-                        continue
-                    try:
-                        outputs += await _news(run, event, readers[event.get("index", 0)], questions)
-                    except (KeyError, IndexError, TypeError) as error:
-                        raise unreadable(f"llama.cpp said what is not understood: {error!r}") from error
-                if outputs:
+                try:
+                    for event in events:
+                        outputs += await self._told(run, event, readers, questions)
+                finally:  # what came before an error is told before it
                     host.deliver(outputs)
+
+    async def _told(
+        self, run: Run, event: dict[str, Any], readers: Sequence[ChoiceReader], questions: Questions
+    ) -> list[Output]:
+        if "error" in event:
+            raise problem_of(status_of(event["error"]), _words(event["error"]), "llama.cpp")
+        if not run.began:
+            run.began = True
+            if self._host is not None:
+                self._host.prefilling(run.job.claim)
+        if "prompt_progress" in event:
+            return []
+        try:
+            return await _news(run, event, readers[event.get("index", 0)], questions)
+        except (KeyError, IndexError, TypeError) as error:
+            raise unreadable(f"llama.cpp said what is not understood: {error!r}") from error
 
     async def _freed(self, run: Run) -> None:
         """Wait until no more slots work than those of the jobs that are known to run."""

@@ -201,4 +201,4 @@ def _times(settings: SimSettings) -> chapter.Chapter:
             f"the chapter calibration is about {', '.join(known)}, not {', '.join(asked)}. "
             f"Mend: gpu: {known[0]}, profile: {known[1]}, weights: {known[2]}, kv_cache: {known[3]}"
         )
-    return chapter.Chapter(settings.pattern)
+    return chapter.Chapter(Pattern(settings.pattern))

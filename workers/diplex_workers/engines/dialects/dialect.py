@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
+from grpc import StatusCode
+
 from diplex.v1 import generation_pb2 as pb
+from diplex.wire.status import Problem
 from diplex_core.words import Slots, Tokens
 from diplex_workers.engines.openai_http import Upstream
 
@@ -44,6 +47,20 @@ class Gauges:
 
     used: float | None = None
     running: Slots | None = None
+
+
+async def page(upstream: Upstream, path: str) -> str:
+    """A page that not every server has, or has switched on: "" where it answers, but not with that.
+
+    Raises:
+        Problem: UNAVAILABLE, it does not answer at all.
+    """
+    try:
+        return await upstream.get_text(path)
+    except Problem as problem:
+        if problem.code is StatusCode.UNAVAILABLE:
+            raise
+        return ""
 
 
 class Dialect:

@@ -4,13 +4,14 @@
 tools/server/README.md.
 """
 
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
 from diplex.v1 import generation_pb2 as pb
 from diplex_core.words import Tokens
-from diplex_workers.engines.dialects.dialect import STANDARD, Dialect, Gauges, Offered
+from diplex_workers.engines.dialects.dialect import STANDARD, Dialect, Gauges, Offered, page
 from diplex_workers.engines.llamacpp_questions import Questions, tokens_in
 from diplex_workers.engines.openai_http import Upstream
 
@@ -28,7 +29,7 @@ class LlamaCpp(Dialect):
     with_tools: ClassVar[Mapping[str, Any]] = MappingProxyType({"tool_choice": "none"})
 
     async def offered(self, upstream: Upstream, model: Mapping[str, Any]) -> Offered:
-        props = await upstream.get("/props")
+        props = json.loads(await page(upstream, "/props") or "{}")
         context = (props.get("default_generation_settings") or {}).get("n_ctx")
         slots = props.get("total_slots")
         return Offered(
@@ -40,10 +41,10 @@ class LlamaCpp(Dialect):
         )
 
     async def gauges(self, upstream: Upstream) -> Gauges:
-        slots = await upstream.get("/slots")
+        slots = json.loads(await page(upstream, "/slots") or "[]")
         busy = [slot for slot in slots if slot.get("is_processing")]
         room = sum(slot.get("n_ctx", 0) for slot in slots)
-        return Gauges(sum(tokens_in(slot) for slot in busy) / room if room else None, len(busy))
+        return Gauges(sum(tokens_in(slot) for slot in busy) / room, len(busy)) if room else Gauges()
 
     async def count(self, upstream: Upstream, model: str, prompt: pb.Prompt) -> Tokens | None:
         return len(await Questions(upstream).ids_of(prompt))

@@ -3,14 +3,12 @@
 Names from SGLang's own sources: entrypoints/http_server.py (server_info), metrics/collector.py (gauges).
 """
 
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from grpc import StatusCode
-
-from diplex.wire.status import Problem
-from diplex_workers.engines.dialects.dialect import STANDARD, Dialect, Gauges, Offered
+from diplex_workers.engines.dialects.dialect import STANDARD, Dialect, Gauges, Offered, page
 from diplex_workers.engines.dialects.prometheus import Samples
 from diplex_workers.engines.openai_http import Upstream
 
@@ -41,7 +39,7 @@ class SGLang(Dialect):
         )
 
     async def gauges(self, upstream: Upstream) -> Gauges:
-        samples = Samples(await upstream.get_text("/metrics"), (_USED, _RUNNING))
+        samples = Samples(await page(upstream, "/metrics"), (_USED, _RUNNING))
         used, running = samples.highest(_USED), samples.total(_RUNNING)
         return Gauges(used, None if running is None else int(running))
 
@@ -49,11 +47,7 @@ class SGLang(Dialect):
 async def _server_info(upstream: Upstream) -> Mapping[str, Any]:
     """`/server_info`, which older versions call `/get_server_info`; nothing where there is neither."""
     for path in ("/server_info", "/get_server_info"):
-        try:
-            info = await upstream.get(path)
-        except Problem as problem:
-            if problem.code is StatusCode.UNAVAILABLE:
-                raise
-        else:
+        if text := await page(upstream, path):
+            info = json.loads(text)
             return info if isinstance(info, dict) else {}
     return {}

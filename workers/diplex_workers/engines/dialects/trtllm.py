@@ -8,10 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
-from grpc import StatusCode
-
-from diplex.wire.status import Problem
-from diplex_workers.engines.dialects.dialect import STANDARD, Dialect, Gauges, Offered
+from diplex_workers.engines.dialects.dialect import STANDARD, Dialect, Gauges, Offered, page
 from diplex_workers.engines.dialects.prometheus import Samples
 from diplex_workers.engines.openai_http import Upstream
 
@@ -42,10 +39,4 @@ class TrtLlm(Dialect):
 
 
 async def _samples(upstream: Upstream) -> Samples:
-    try:
-        text = await upstream.get_text("/prometheus/metrics")
-    except Problem as problem:
-        if problem.code is StatusCode.UNAVAILABLE:
-            raise
-        text = ""
-    return Samples(text, (_MAX, _BLOCK, _USED, _RUNNING))
+    return Samples(await page(upstream, "/prometheus/metrics"), (_MAX, _BLOCK, _USED, _RUNNING))

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from diplex.v1 import generation_pb2 as pb
 from diplex.wire.status import Problem
 from diplex_core.words import Tokens
-from diplex_workers.engines.dialects.dialect import STANDARD, Dialect, Gauges, Offered
+from diplex_workers.engines.dialects.dialect import STANDARD, Dialect, Gauges, Offered, page
 from diplex_workers.engines.dialects.prometheus import Samples
 from diplex_workers.engines.openai_http import Upstream
 
@@ -34,7 +34,7 @@ class Vllm(Dialect):
     with_tools: ClassVar[Mapping[str, Any]] = MappingProxyType({"tool_choice": "none"})
 
     async def offered(self, upstream: Upstream, model: Mapping[str, Any]) -> Offered:
-        samples = Samples(await upstream.get_text("/metrics"), (_CACHE,))
+        samples = Samples(await page(upstream, "/metrics"), (_CACHE,))
         caches = [labels for labels, _ in samples[_CACHE]]  # one for each data-parallel engine
         sizes = [(_int(cache.get("num_gpu_blocks")), _int(cache.get("block_size"))) for cache in caches]
         known = [(blocks, size) for blocks, size in sizes if blocks and size]
@@ -46,7 +46,7 @@ class Vllm(Dialect):
         )
 
     async def gauges(self, upstream: Upstream) -> Gauges:
-        samples = Samples(await upstream.get_text("/metrics"), (*_USED, _RUNNING))
+        samples = Samples(await page(upstream, "/metrics"), (*_USED, _RUNNING))
         used = [value for name in _USED for _, value in samples[name]]
         running = samples.total(_RUNNING)
         return Gauges(sum(used) / len(used) if used else None, None if running is None else int(running))
