@@ -100,31 +100,57 @@ class Arrived:
 
 async def arrived(deployment: Deployment, *, rest: bool, say: Callable[[str], None]) -> Arrived:
     """Wait until the router is ready, every worker spawned here is up, and the shim says so too."""
-    began = time.monotonic()
-    # The children are loading what this needs as well: after them, not before.
+    config = deployment.config
+    waiting = _Waiting(say)
+    # A bare connection first: loading gRPC here would only slow down the children, who load it too.
+    while not await _listens(config.router.address):
+        await waiting.another_look("router")
+
     from diplex import AsyncClient
     from diplex.errors import DiplexError
 
-    config = deployment.config
     ours = {worker.name for worker in deployment.workers}
-    patience = PATIENCE
     async with AsyncClient(config.router.address) as client:
         while True:
-            waiting_for = "router"
             try:
                 fleet = await client.fleet()
-                waiting_for = _missing(fleet, ours)
+                missing = _missing(fleet, ours)
             except DiplexError:
-                pass
-            if not waiting_for and rest and not await _answers(config.rest.host, config.rest.port):
-                waiting_for = "REST shim"
-            waited = time.monotonic() - began
-            if not waiting_for:
-                return Arrived(deployment, fleet, rest, waited)
-            if waited > patience:
-                say(f"still waiting for {waiting_for}")
-                patience += PATIENCE
-            await asyncio.sleep(LOOK_EVERY)
+                missing = "router"
+            if not missing and rest and not await _answers(config.rest.host, config.rest.port):
+                missing = "REST shim"
+            if not missing:
+                return Arrived(deployment, fleet, rest, waiting.so_far)
+            await waiting.another_look(missing)
+
+
+class _Waiting:
+    """Paces the looks, and says now and then what is still missing."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._began = time.monotonic()
+        self._say_after = PATIENCE
+
+    @property
+    def so_far(self) -> float:
+        return time.monotonic() - self._began
+
+    async def another_look(self, missing: str) -> None:
+        if self.so_far > self._say_after:
+            self._say(f"still waiting for {missing}")
+            self._say_after += PATIENCE
+        await asyncio.sleep(LOOK_EVERY)
+
+
+async def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def _missing(fleet: "router_pb2.Fleet", ours: set[str]) -> str:

@@ -24,10 +24,11 @@ LONG_LIFE: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A child to keep: its name in the log, and the words after `diplex`."""
+    """A child to keep: its name in the log, and the words after `diplex`. Later stages are drained first."""
 
     name: str
     words: tuple[str, ...]
+    stage: int = 0
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -40,6 +41,7 @@ class Child:
 
     def __init__(self, part: Part, environment: Mapping[str, str], say: Callable[[str, str], None]) -> None:
         self.name = part.name
+        self.stage = part.stage
         self._part = part
         self._environment = {**environment, LEASH: "stdin"}
         self._say = say
@@ -72,6 +74,7 @@ class Child:
 
     def kill(self) -> None:
         """End it now, and whatever it has started."""
+        self._ending.set()
         if self._process and self._process.returncode is None:
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -144,17 +147,24 @@ class Supervisor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for child in self.children.values():
-            child.drain()
         try:
-            _, late = await asyncio.wait(self._keeping, timeout=DRAIN_WITHIN)
-            for task in late:
-                name = self._keeping[task].name
-                self._say(name, f"did not end within {DRAIN_WITHIN:g} s of being told to; killed")
+            async with asyncio.timeout(DRAIN_WITHIN):
+                await self._drain()
+        except TimeoutError:
+            late = ", ".join(child.name for task, child in self._keeping.items() if not task.done())
+            self._say("drain", f"not over within {DRAIN_WITHIN:g} s; killed: {late}")
         finally:
             for child in self.children.values():
                 child.kill()
             await asyncio.wait(self._keeping)
+
+    async def _drain(self) -> None:
+        """Stage by stage: whoever asks others ends before they do."""
+        for stage in sorted({child.stage for child in self.children.values()}, reverse=True):
+            ending = [task for task, child in self._keeping.items() if child.stage == stage]
+            for task in ending:
+                self._keeping[task].drain()
+            await asyncio.wait(ending)
 
 
 def _how(code: int) -> str:

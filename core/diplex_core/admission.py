@@ -5,7 +5,7 @@ on its streams and carries out what it answers; the simulator and the property t
 It calls no clock: `now` is seconds on any clock that never goes back.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import assert_never
 
@@ -40,7 +40,10 @@ from diplex_core.lease import ON_SESSION, Lease, State, Turn
 from diplex_core.ledger import OverCommitted, PoolLedger
 from diplex_core.placement.place import Explained, Placement
 from diplex_core.placement.rules import Wish, need_on
+from diplex_core.prospects import Drain, hopeless
+from diplex_core.register import Register
 from diplex_core.waiting import Place, QueueKey, WaitingRoom
+from diplex_core.wishes import wish_of
 from diplex_core.words import Claim, EndReason, Rules, Seconds
 
 START_WITHIN: Seconds = 5.0
@@ -77,18 +80,13 @@ class Admission:
         self.workers = {name: Worker(name, lost_at=now) for name in workers}
         self.waiting = WaitingRoom()
         self.ready = not self.workers
-        self.opened = 0
-        self.closed = 0
-        self.adopted = 0
+        self.leases = Register(epoch)
         self.refused_by_worker = 0
         self.over_capacity = 0
         self.outcomes: Counter[tuple[str, str]] = Counter()  # (decision, reason)
         self._placement = placement or Placement()
         self._started = now
-        self._counter = 0
-        self._leases: dict[int, Lease] = {}
-        self._by_key: dict[AskKey, Lease] = {}
-        self._ends: deque[Seconds] = deque(maxlen=64)  # when claims were freed lately: the drain rate
+        self._drain = Drain()
         self._out: list[Decision] = []
 
     # What the shell calls.
@@ -101,9 +99,9 @@ class Admission:
             case Asked():
                 self._asked(event.key, event.ask, now)
             case Withdrawn():
-                self._drop(self._by_key.get(event.key), "the client withdrew it", now)
+                self._drop(self.leases.at(event.key), "the client withdrew it", now)
             case SessionEnded():
-                for lease in [x for x in self._by_key.values() if x.key and x.key.session == event.session]:
+                for lease in self.leases.of_session(event.session):
                     self._session_ended(lease, now)
             case Reported():
                 self._reported(self.workers[event.worker], event.report, now)
@@ -118,12 +116,9 @@ class Admission:
         self._serve_queues(now)
         return out
 
-    def leases_by_state(self) -> Mapping[State, int]:
-        return Counter(lease.state for lease in self._leases.values())
-
     def explain(self, ask: Ask, now: Seconds) -> tuple[Refusal | None, Mapping[str, Explained], str]:
         """What would happen to this ask now: a refusal or none, every worker's words, and the one picked."""
-        wish = self._wish(ask)
+        wish = wish_of(ask, self.rules)
         if isinstance(wish, Refusal):
             return wish, {}, ""
         pools = self._known()
@@ -134,36 +129,30 @@ class Admission:
     # Asks.
 
     def _asked(self, key: AskKey, ask: Ask, now: Seconds) -> None:
-        wish = self._wish(ask)
-        lease = self._leases.get(ask.again.claim.lease_id) if ask.again else None
+        wish = wish_of(ask, self.rules)
+        lease = self.leases.get(ask.again.claim.lease_id) if ask.again else None
         if isinstance(wish, Refusal):
             self._refuse(key, lease, wish, now)
             return
         queue = QueueKey(wish.model, wish.tier.name, wish.tenant.packages)
         if lease is None:
             if self.waiting.waiting(queue) >= wish.tier.max_queue_requests:
-                self._refuse(key, None, self._queue_full(queue, wish), now)
+                full = (
+                    f"{wish.tier.max_queue_requests} requests of tier {wish.tier.name} wait for {wish.model}"
+                )
+                self._refuse(key, None, Refusal(Why.QUEUE_FULL, full, self._retry_after()), now)
                 return
-            lease = self._open(now - ask.age)
+            lease = self.leases.open(now - ask.age)
         elif ask.again is not None and not self._taken_up(lease, ask.again, now):
             self._refuse(key, lease, _refused_too_often(lease), now)
             return
-        if lease.key is not None:
-            self._by_key.pop(lease.key, None)
-        lease.key, lease.ask, lease.wish, lease.queue = key, ask, wish, queue
+        lease.ask, lease.wish = ask, wish
         lease.deadline = now + ask.timeout if ask.timeout is not None else None
-        self._by_key[key] = lease
+        self.leases.bind(lease, key)
         position = self.waiting.enter(queue, wish.tier.priority, Place(lease.arrived, lease.lease_id))
         self._serve_queues(now)
         if lease.lease_id in self.waiting:
             self._out.append(Queued(key, position))
-
-    def _open(self, arrived: Seconds) -> Lease:
-        self._counter += 1
-        lease = Lease(self.epoch << 32 | self._counter, State.WAITING, arrived)
-        self._leases[lease.lease_id] = lease
-        self.opened += 1
-        return lease
 
     def _taken_up(self, lease: Lease, again: Again, now: Seconds) -> bool:
         """Bring a lease back to waiting; False where it was refused too often."""
@@ -174,49 +163,6 @@ class Admission:
         lease.turn(Turn.AGAIN)
         return lease.refusals <= MOST_REFUSALS
 
-    def _wish(self, ask: Ask) -> Wish | Refusal:
-        """The ask in the words of the rules, or the reason why the rules do not know it."""
-        rules = self.rules
-        tenant = rules.tenant_of(ask.api_key)
-        if tenant is None:
-            return Refusal(Why.UNKNOWN_KEY, "the API key belongs to no tenant. Mend: send a configured key")
-        model = ask.model or rules.default_model
-        if model not in rules.models:
-            known = ", ".join(sorted(rules.models))
-            return Refusal(
-                Why.UNKNOWN_MODEL, f"unknown model '{model}'; known: {known}", numbers={"model": model}
-            )
-        tier = rules.tier_named(ask.tier)
-        if tier is None:
-            known = ", ".join(rules.tiers)
-            return Refusal(
-                Why.UNKNOWN_TIER, f"unknown tier '{ask.tier}'; known: {known}", numbers={"tier": ask.tier}
-            )
-        if tenant.tiers is not None and tier.name not in tenant.tiers:
-            allowed = ", ".join(sorted(tenant.tiers))
-            return Refusal(
-                Why.TIER_NOT_ALLOWED, f"tenant {tenant.name} may use tiers {allowed}, not {tier.name}"
-            )
-        if ask.choices < 1 or ask.prompt_tokens < 1:
-            return Refusal(
-                Why.REQUEST_INVALID,
-                f"needs at least one prompt token and one choice, got {ask.prompt_tokens} and {ask.choices}",
-            )
-        cap = min(ask.max_tokens or tier.max_output_tokens, tier.max_output_tokens)
-        produced = ask.again.produced_tokens if ask.again else 0
-        return Wish(
-            model,
-            tier,
-            tenant,
-            ask.prompt_tokens + produced,
-            max(1, cap - produced),
-            ask.max_tokens > 0,
-            ask.choices,
-            ask.block_hashes,
-            ask.again.needed_blocks if ask.again else 0,
-            ask.again.worker if ask.again else "",
-        )
-
     # Placing what waits.
 
     def _serve_queues(self, now: Seconds) -> None:
@@ -224,14 +170,14 @@ class Admission:
         if not self.ready:
             return
         for queue in self.waiting.queues():
-            while (head := queue.head) is not None and self._serve(self._leases[head.lease_id], now):
+            while (head := queue.head) is not None and self._serve(self.leases.get(head.lease_id), now):
                 pass
 
-    def _serve(self, lease: Lease, now: Seconds) -> bool:
+    def _serve(self, lease: Lease | None, now: Seconds) -> bool:
         """Grant or refuse one waiting lease; False: it must wait."""
+        if lease is None or lease.wish is None or lease.key is None:
+            raise LookupError(f"{lease} waits without an ask")
         wish = lease.wish
-        if wish is None or lease.key is None:
-            raise LookupError(f"lease {lease.lease_id:016x} waits without an ask")
         pool = self._placement.place(wish, self._known())
         if pool is None:
             refusal = self._hopeless(wish, now)
@@ -275,59 +221,10 @@ class Admission:
         )
 
     def _hopeless(self, wish: Wish, now: Seconds) -> Refusal | None:
-        """Why no waiting will help this wish; None: it may."""
-        known = self._known()
-        serving = [pool for pool in known if wish.model in pool.facts.models]
-        if not serving:
-            return Refusal(Why.NO_WORKER, f"no worker serves {wish.model} now", self._retry_after())
-        able = self._placement.able(wish, serving)
-        if able:
-            if all(self.workers[pool.name].gone(now) for pool in able):
-                gone = ", ".join(f"{pool.name} ({pool.trouble})" for pool in able)
-                return Refusal(
-                    Why.NO_WORKER, f"no worker for {wish.model} is up: {gone}", self._retry_after()
-                )
-            return None
-        return self._too_large(wish, serving)
-
-    def _too_large(self, wish: Wish, serving: list[Worker]) -> Refusal:
-        """No pool could take it even when empty: say which numbers stand against it."""
-        words = {pool.name: self._placement.explain(wish, pool).objections for pool in serving}
-        by_size = [pool for pool in serving if not {"pattern", "tier", "tenant"} & words[pool.name].keys()]
-        if not by_size:
-            why = "; ".join(f"{name}: {next(iter(said.values()))}" for name, said in words.items())
-            return Refusal(Why.NOT_PLACEABLE, f"tier {wish.tier.name} has no worker for {wish.model} ({why})")
-        roomiest = max(by_size, key=lambda pool: pool.facts.capacity_blocks * pool.facts.block_tokens)
-        facts = roomiest.facts
-        need = need_on(wish, roomiest)
-        has = facts.capacity_blocks - facts.guard_blocks
-        most = min(facts.context or has * facts.block_tokens, has * facts.block_tokens)
-        return Refusal(
-            Why.REQUEST_TOO_LARGE,
-            f"the request fits no pool: {wish.prompt} prompt tokens and {need.max_tokens} output tokens need "
-            f"{need.blocks} KV blocks; the largest, {facts.name}, has {has} and a context of {facts.context} "
-            f"tokens. Mend: at most {most} tokens of prompt and output together",
-            numbers={
-                "needed_blocks": str(need.blocks),
-                "largest_pool_blocks": str(has),
-                "fits_tokens": str(most),
-            },
-        )
-
-    def _queue_full(self, queue: QueueKey, wish: Wish) -> Refusal:
-        waiting = self.waiting.waiting(queue)
-        return Refusal(
-            Why.QUEUE_FULL,
-            f"{waiting} requests of tier {wish.tier.name} wait for {wish.model}",
-            self._retry_after(),
-        )
+        return hopeless(wish, self._known(), self._placement, self._retry_after(), now)
 
     def _retry_after(self) -> Seconds:
-        """When what waits now will have been served, by the rate at which claims were freed lately."""
-        if len(self._ends) < 2:
-            return 1.0
-        span = self._ends[-1] - self._ends[0]
-        return max(1.0, span / (len(self._ends) - 1) * (len(self.waiting) + 1))
+        return self._drain.until_served(len(self.waiting))
 
     def _known(self) -> list[Worker]:
         return [worker for worker in self.workers.values() if worker.known is not None]
@@ -344,8 +241,7 @@ class Admission:
         if lease.state in ON_SESSION:
             self._drop(lease, "the client's session ended", now)
         elif lease.key is not None:  # its token stream goes on; the client may come back with a new session
-            del self._by_key[lease.key]
-            lease.key = None
+            self.leases.bind(lease, None)
 
     def _drop(self, lease: Lease | None, reason: str, now: Seconds) -> None:
         """Close a lease that lives on its session, and take back what it was granted."""
@@ -361,13 +257,8 @@ class Admission:
             self._out.append(StopClaim(worker.name, lease.claim, reason, Refusal(Why.NEVER_STARTED, message)))
 
     def _close(self, lease: Lease, turn: Turn) -> None:
-        if not lease.turn(turn):
-            return
-        self.waiting.leave(lease.lease_id)
-        del self._leases[lease.lease_id]
-        if lease.key is not None:
-            self._by_key.pop(lease.key, None)
-        self.closed += 1
+        if self.leases.close(lease, turn):
+            self.waiting.leave(lease.lease_id)
 
     def _ticked(self, now: Seconds) -> None:
         if not self.ready and now - self._started >= REBUILD_WITHIN:
@@ -375,7 +266,7 @@ class Admission:
         for worker in self.workers.values():
             if not worker.linked and not worker.given_up and now - worker.lost_at >= GIVEN_UP_AFTER:
                 self._give_up(worker, now)
-        for lease in list(self._leases.values()):
+        for lease in self.leases.all():
             if lease.state is State.GRANTED and now >= lease.never_started_at:
                 self._never_started(lease, now)
             elif lease.state is State.WAITING:
@@ -453,11 +344,11 @@ class Admission:
 
     def _held(self, worker: Worker, held: HeldClaim, now: Seconds) -> None:
         claim = held.claim
-        lease = self._leases.get(claim.lease_id)
+        lease = self.leases.get(claim.lease_id)
         if claim not in worker.ledger:
             worker.ledger.adopt(claim, held.blocks, held.slots)
             if lease is None:
-                self._adopt(worker, held, now)
+                self.leases.adopt(claim, worker.name, now)
             elif lease.claim != claim or lease.worker != worker.name:
                 # The client has asked anew since; what still runs of the older attempt is nobody's.
                 worker.ledger.reclaim(claim)
@@ -472,22 +363,14 @@ class Admission:
         if lease is not None and lease.claim == claim:
             lease.turn(Turn.HELD)
 
-    def _adopt(self, worker: Worker, held: HeldClaim, now: Seconds) -> None:
-        """A claim that an earlier life of this router granted runs on under its old id."""
-        self._leases[held.claim.lease_id] = Lease(
-            held.claim.lease_id, State.RUNNING, now, attempt=held.claim.attempt, worker=worker.name
-        )
-        self.opened += 1
-        self.adopted += 1
-
     def _ended(self, worker: Worker, ended: EndedClaim, now: Seconds) -> None:
         if worker.ledger.release(ended.claim) is not None:
-            self._ends.append(now)
+            self._drain.note(now)
         worker.output_tokens += ended.output_tokens
         refused = ended.reason is EndReason.REFUSED
         worker.refused += refused
         self.refused_by_worker += refused
-        lease = self._leases.get(ended.claim.lease_id)
+        lease = self.leases.get(ended.claim.lease_id)
         if lease is None or lease.claim != ended.claim:
             return
         if ended.reason in _GAVE_WAY and lease.key is not None:
@@ -502,7 +385,7 @@ class Admission:
             if claim in held or charge is None or not charge.held:
                 continue  # not held yet is not yet missing: its start may be on its way
             worker.ledger.release(claim)
-            lease = self._leases.get(claim.lease_id)
+            lease = self.leases.get(claim.lease_id)
             if lease is not None and lease.claim == claim:
                 self._close(lease, Turn.ENDED)
 
@@ -523,7 +406,7 @@ class Admission:
         """Every claim on this worker is void: it was given up, or started anew."""
         for claim in worker.ledger.claims():
             worker.ledger.release(claim)
-            lease = self._leases.get(claim.lease_id)
+            lease = self.leases.get(claim.lease_id)
             if lease is not None and lease.claim == claim:
                 self._close(lease, Turn.ENDED)
 

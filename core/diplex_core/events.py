@@ -64,6 +64,14 @@ class WorkerFacts:
     engine: str = ""
     simulated: bool = False
 
+    @property
+    def usable_blocks(self) -> Blocks:
+        return self.capacity_blocks - self.guard_blocks
+
+    @property
+    def usable_tokens(self) -> Tokens:
+        return self.usable_blocks * self.block_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class HeldClaim:

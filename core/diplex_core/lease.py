@@ -17,7 +17,6 @@ from typing import Final
 
 from diplex_core.events import Ask, AskKey
 from diplex_core.placement.rules import Wish
-from diplex_core.waiting import QueueKey
 from diplex_core.words import Claim, Seconds
 
 
@@ -74,7 +73,6 @@ class Lease:
     key: AskKey | None = None
     ask: Ask | None = None
     wish: Wish | None = None
-    queue: QueueKey | None = None
     attempt: int = 0
     worker: str = ""
     refusals: int = 0

@@ -75,7 +75,7 @@ class Answer:
             return
         reasons = finish_reasons(done, self._choices)
         if reasons is None:
-            self.refuse(_error_in(done))
+            self.refuse(_error_in(done, self._shape.prompt))
         else:
             self._over = True
             self._finish(reasons, done.usage)
@@ -154,9 +154,9 @@ class StreamedAnswer(Answer):
         return self._chunks
 
 
-def _error_in(done: pb.Done) -> ApiError:
+def _error_in(done: pb.Done, prompt: str) -> ApiError:
     if done.error:
-        return error_of(Problem.from_bytes(done.error))
+        return error_of(Problem.from_bytes(done.error), prompt=prompt)
     if done.reason == pb.END_REASON_CANCELLED:
         return error_of(Problem(grpc.StatusCode.CANCELLED, "the request was cancelled", "CANCELLED"))
     reason = _REASONS.get(done.reason, str(done.reason))

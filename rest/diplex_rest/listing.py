@@ -34,7 +34,7 @@ class Listing:
         raise ApiError(404, message, type=INVALID, param="model", code="model_not_found")
 
     def _object(self, model: ModelInfo) -> dict[str, Any]:
-        """A model with the suffix `simulated` in `owned_by` too: some front ends show nothing else."""
+        """OpenAI's model object, and under `diplex` what it has no word for."""
         about = {"simulated": model.simulated, "context": model.context, "workers": model.workers}
         return {
             "id": model.name,

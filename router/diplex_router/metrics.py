@@ -51,13 +51,13 @@ class FleetCollector:
         for name, worker in admission.workers.items():
             tokens.add_metric([name], worker.output_tokens)
         yield tokens
-        states = admission.leases_by_state()
+        states = admission.leases.by_state()
         leases = GaugeMetricFamily("diplex_leases", "Open leases by state", labels=["state"])
         for state in (State.WAITING, State.GRANTED, State.RUNNING, State.BETWEEN):
             leases.add_metric([state.name.lower()], states.get(state, 0))
         yield leases
-        yield CounterMetricFamily("diplex_leases_opened", "Leases opened", value=admission.opened)
-        yield CounterMetricFamily("diplex_leases_closed", "Leases closed", value=admission.closed)
+        yield CounterMetricFamily("diplex_leases_opened", "Leases opened", value=admission.leases.opened)
+        yield CounterMetricFamily("diplex_leases_closed", "Leases closed", value=admission.leases.closed)
         yield CounterMetricFamily(
             "diplex_over_capacity",
             "Moments in which a pool held more than it has: 0",

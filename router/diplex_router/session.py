@@ -71,6 +71,8 @@ class ClientSession:
                 async for request in requests:
                     self._take(session, request)
                 self._outbox.close()
+        except* grpc.aio.BaseError:
+            pass  # this server is stopping, or the client left in the middle of a write: it is over either way
         finally:
             self._driver.close_session(session)
 

@@ -55,15 +55,15 @@ class View:
 
     def _leases(self) -> router_pb2.FleetLeases:
         admission = self._admission
-        states = admission.leases_by_state()
+        states = admission.leases.by_state()
         return router_pb2.FleetLeases(
-            opened=admission.opened,
-            closed=admission.closed,
+            opened=admission.leases.opened,
+            closed=admission.leases.closed,
             waiting=states.get(State.WAITING, 0),
             granted=states.get(State.GRANTED, 0),
             running=states.get(State.RUNNING, 0),
             between=states.get(State.BETWEEN, 0),
-            adopted=admission.adopted,
+            adopted=admission.leases.adopted,
             refused_by_worker=admission.refused_by_worker,
             over_capacity=admission.over_capacity,
         )

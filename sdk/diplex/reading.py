@@ -54,9 +54,10 @@ class Reading:
         if self._first is None:
             self._first, self._count_at_first = self._last, tokens.count
             self._serve()
-        if tokens.choice < len(self._texts):
-            self._texts[tokens.choice].append(tokens.text)
-            self._ids[tokens.choice].extend(tokens.ids)
+        choice = tokens.choice
+        if choice < len(self._texts):
+            self._texts[choice].append(tokens.text)
+            self._ids[choice] += tokens.ids[:]
         if self._streamed:
             self.news.put(tokens)
 

@@ -131,7 +131,7 @@ def _chunks_of(gathered: list[pb.Tokens]) -> list[Chunk]:
 def _chunk(pieces: list[pb.Tokens]) -> Chunk:
     first = pieces[0]
     count = sum(piece.count for piece in pieces)
-    ids = tuple(token_id for piece in pieces for token_id in piece.ids)
+    ids = tuple(token_id for piece in pieces for token_id in piece.ids[:])
     # Where the engine told only some of them, none are better than a hole.
     return Chunk(
         "".join(piece.text for piece in pieces),

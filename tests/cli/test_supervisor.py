@@ -59,7 +59,7 @@ async def heard() -> Heard:
 
 
 def kept(heard: Heard, *sources: str) -> Supervisor:
-    parts = [Script(f"part{number}", (), source) for number, source in enumerate(sources)]
+    parts = [Script(f"part{number}", (), source=source) for number, source in enumerate(sources)]
     return Supervisor(parts, dict(os.environ), heard.say)
 
 
@@ -123,7 +123,16 @@ async def test_a_child_that_does_not_drain_is_killed(heard: Heard, monkeypatch: 
     async with kept(heard, STUBBORN):
         (pid,) = await heard.pids(1)
     assert gone(pid)
-    assert heard.lines[-1] == ("part0", "did not end within 0.2 s of being told to; killed")
+    assert heard.lines[-1] == ("drain", "not over within 0.2 s; killed: part0")
+
+
+async def test_whoever_asks_others_is_drained_before_them(heard: Heard):
+    told = "import signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('told', flush=True)))"
+    source = f"import sys; {told}; {LIVE}"
+    parts = [Script(name, (), stage, source) for name, stage in (("worker", 0), ("rest", 2), ("router", 1))]
+    async with Supervisor(parts, dict(os.environ), heard.say):
+        await heard.pids(3)
+    assert [name for name, line in heard.lines if line == "told"] == ["rest", "router", "worker"]
 
 
 async def test_a_cancelled_drain_kills_at_once(heard: Heard):

@@ -228,7 +228,7 @@ def test_a_running_lease_is_nobodys_but_its_workers(new_desk: NewDesk, facts: An
     desk.report("a")
     assert desk.tell(Ticked()) == []
     desk.end(granted)
-    assert (desk.admission.opened, desk.admission.closed) == (1, 1)
+    assert (desk.admission.leases.opened, desk.admission.leases.closed) == (1, 1)
 
 
 def test_a_session_takes_what_waits_and_what_was_not_started_with_it(new_desk: NewDesk, facts: Any) -> None:
@@ -237,7 +237,7 @@ def test_a_session_takes_what_waits_and_what_was_not_started_with_it(new_desk: N
     desk.ask()
     (stop,) = desk.tell(SessionEnded(1))
     assert stop.claim == granted.claim
-    assert (desk.admission.closed, len(desk.admission.waiting)) == (2, 0)
+    assert (desk.admission.leases.closed, len(desk.admission.waiting)) == (2, 0)
 
 
 def test_a_refused_start_is_asked_for_again_under_the_same_lease_elsewhere(
@@ -251,7 +251,7 @@ def test_a_refused_start_is_asked_for_again_under_the_same_lease_elsewhere(
     assert second.claim == Claim(first.claim.lease_id, 2)
     assert second.worker.name != first.worker.name
     assert second.blocks == 3
-    assert (desk.admission.opened, desk.admission.refused_by_worker) == (1, 1)
+    assert (desk.admission.leases.opened, desk.admission.refused_by_worker) == (1, 1)
 
 
 def test_the_worker_that_refused_is_asked_again_when_no_other_can_take_it(
@@ -290,7 +290,7 @@ def test_after_twenty_refusals_it_is_over(new_desk: NewDesk, facts: Any) -> None
     request = Ask("r1", MODEL, prompt_tokens=32, max_tokens=32, again=again(granted))
     (refused,) = desk.tell(Asked(granted.key, request))
     assert refused.refusal.why is Why.REFUSED_TOO_OFTEN
-    assert desk.admission.closed == 1
+    assert desk.admission.leases.closed == 1
 
 
 def test_a_preempted_request_counts_what_it_produced_as_prompt(new_desk: NewDesk, facts: Any) -> None:
@@ -298,7 +298,7 @@ def test_a_preempted_request_counts_what_it_produced_as_prompt(new_desk: NewDesk
     first = desk.grant(prompt=32, max_tokens=64)
     desk.start(first)
     desk.end(first, EndReason.PREEMPTED)
-    assert desk.admission.closed == 0
+    assert desk.admission.leases.closed == 0
     stopped = again(first, EndReason.PREEMPTED, produced_tokens=32)
     (second,) = desk.tell(Asked(first.key, Ask("r1", MODEL, prompt_tokens=32, max_tokens=64, again=stopped)))
     assert (second.blocks, second.max_tokens) == (3, 64)
@@ -341,10 +341,10 @@ def test_what_a_worker_holds_under_this_routers_name_is_adopted(new_desk: NewDes
     desk.held["a"][old.claim] = old
     desk.link(facts("a"))
     assert desk.free("a") == 60
-    assert desk.admission.adopted == 1
+    assert desk.admission.leases.adopted == 1
     desk.report("a", ended=(EndedClaim(old.claim, EndReason.STOP),))
     assert desk.free("a") == 100
-    assert desk.admission.closed == desk.admission.opened
+    assert desk.admission.leases.closed == desk.admission.leases.opened
 
 
 def test_a_worker_without_a_link_is_given_up_after_three_seconds_and_its_claims_with_it(
@@ -359,7 +359,7 @@ def test_a_worker_without_a_link_is_given_up_after_three_seconds_and_its_claims_
     desk.now = 3.0
     desk.tell(Ticked())
     assert desk.free("a") == 100
-    assert desk.admission.closed == 1
+    assert desk.admission.leases.closed == 1
     assert desk.ask()[0].refusal.why is Why.NO_WORKER
 
 
@@ -377,7 +377,7 @@ def test_a_new_boot_frees_what_the_old_one_held(new_desk: NewDesk, facts: Any) -
     desk.held["a"].clear()
     desk.link(facts("a", boot=2))
     assert desk.free("a") == 100
-    assert desk.admission.closed == 1
+    assert desk.admission.leases.closed == 1
 
 
 def test_a_full_report_ends_what_it_no_longer_lists_but_not_what_has_yet_to_start(

@@ -167,12 +167,25 @@ def first_line(process: subprocess.Popen[str], within: float) -> str:
 
 @pytest.fixture
 def fleet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Fleet]]:
-    """Start a fleet: `fleet(yaml)`, `fleet(None)` for the embedded default.
+    """Start a fleet for one test: `fleet(yaml)`, `fleet(None)` for the embedded default."""
+    yield from fleets(tmp_path, request.node)
+
+
+@pytest.fixture(scope="module")
+def shared_fleet(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Fleet]]:
+    """The same, for all tests of a module: those that leave a fleet as they found it."""
+    yield from fleets(tmp_path_factory.mktemp("shared"), request.node)
+
+
+def fleets(home: Path, node: pytest.Item | pytest.Collector) -> Iterator[Callable[..., Fleet]]:
+    """What starts fleets below a folder, and ends them all in the end.
 
     `program` is another `diplex` than this environment's; `make=True` has `make up` start it.
     """
     running: list[Fleet] = []
-    logs = request.node.stash.setdefault(LOGS, [])
+    logs = node.stash.setdefault(LOGS, [])
 
     def start(
         config: str | None = SIMULATED,
@@ -181,7 +194,7 @@ def fleet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[.
         env: Mapping[str, str] = MappingProxyType({}),
         make: bool = False,
     ) -> Fleet:
-        folder = tmp_path / f"fleet{len(running)}"
+        folder = home / f"fleet{len(running)}"
         folder.mkdir()
         log = folder / "log"
         logs.append(log)
@@ -216,7 +229,7 @@ def fleet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[.
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report = yield
     if report.failed:
-        for log in item.stash.get(LOGS, []):
+        for log in (log for node in item.listchain() for log in node.stash.get(LOGS, [])):
             if log.exists():
                 report.sections.append((f"log of {log.parent.name}", log.read_text()[-20_000:]))
     return report

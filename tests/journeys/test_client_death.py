@@ -11,23 +11,30 @@ from urllib.parse import urlsplit
 
 import pytest
 
-MODELS = {"sim": "qwen2.5-72b-instruct", "llamacpp": "smollm2-135m-instruct"}
+REAL = """\
+models:
+  smollm2-135m-instruct: {profile: smollm2-135m}
+packages:
+  cpu0: {gpu: cpu, model: smollm2-135m-instruct, engine: {kind: llamacpp, weights: smollm2}}
+tiers:
+  standard: {patterns: [A]}
+"""
 QUESTION = [{"role": "user", "content": "Write a very long story about a river, and never end it."}]
 LONG = 900  # tokens: seconds on the CPU and on the simulated engine alike
 
 # A client of its own, so that it can be killed: says a word once its stream has begun.
 CLIENT = """
 import asyncio, json, sys, diplex
-async def main(target, model, messages, tokens):
+async def main(target, messages, tokens):
     async with diplex.AsyncClient(target) as client:
-        async for _ in client.stream(messages=messages, model=model, tier="standard", max_tokens=tokens):
+        async for _ in client.stream(messages=messages, tier="standard", max_tokens=tokens):
             print("began", flush=True)
 asyncio.run(main(*json.loads(sys.argv[1])))
 """
 
 
-async def grpc_client_killed(fleet: Any, model: str) -> AsyncGenerator[str, None]:
-    arguments = json.dumps([fleet.router, model, QUESTION, LONG])
+async def grpc_client_killed(fleet: Any) -> AsyncGenerator[str, None]:
+    arguments = json.dumps([fleet.router, QUESTION, LONG])
     client = await asyncio.create_subprocess_exec(
         sys.executable, "-c", CLIENT, arguments, stdout=asyncio.subprocess.PIPE
     )
@@ -39,7 +46,8 @@ async def grpc_client_killed(fleet: Any, model: str) -> AsyncGenerator[str, None
     await client.wait()
 
 
-async def rest_socket_closed(fleet: Any, model: str) -> AsyncGenerator[str, None]:
+async def rest_socket_closed(fleet: Any) -> AsyncGenerator[str, None]:
+    model = next(iter(fleet.said["fleet"].values()))["models"][0]
     body = {"model": model, "messages": QUESTION, "max_tokens": LONG, "service_tier": "standard"}
     text = json.dumps({**body, "stream": True}).encode()
     where = urlsplit(fleet.rest)
@@ -54,13 +62,13 @@ async def rest_socket_closed(fleet: Any, model: str) -> AsyncGenerator[str, None
     yield "dead"
 
 
-@pytest.mark.parametrize("engine", ["sim", "llamacpp"])
+@pytest.mark.parametrize("config", [pytest.param((), id="sim"), pytest.param((REAL,), id="llamacpp")])
 @pytest.mark.parametrize("client", [grpc_client_killed, rest_socket_closed])
 async def test_its_blocks_are_free_within_a_second(
-    fleet: Any, client: Callable[[Any, str], AsyncGenerator[str, None]], engine: str
+    fleet: Any, client: Callable[[Any], AsyncGenerator[str, None]], config: tuple[str, ...]
 ):
-    running = fleet(None)
-    death = client(running, MODELS[engine])
+    running = fleet(*config)
+    death = client(running)
     assert await anext(death) == "streams"
     before = await running.state()
     assert before.leases.running == 1

@@ -22,10 +22,15 @@ def commands(page: str) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="module")
+def running(shared_fleet: Callable[..., Any]) -> Any:
+    """What `make up` serves, on other ports than the README's."""
+    return shared_fleet(None, make=True)
+
+
 @pytest.fixture
-def typed(fleet: Callable[..., Any]) -> Callable[[str], str]:
-    """Type a command of the README into a shell at the repository's root, beside a running `make up`."""
-    running = fleet(None, make=True)
+def typed(running: Any) -> Callable[[str], str]:
+    """Type a command of the README into a shell at the repository's root."""
 
     def run(command: str) -> str:
         command = command.replace("localhost:7601", running.rest.removeprefix("http://"))
@@ -55,8 +60,7 @@ def test_the_readmes_chat_streams_and_says_who_served_it(typed: Callable[[str], 
 
 
 @pytest.mark.parametrize("program", ["stream_with_sdk.py", "openai_client.py", "raw_grpc.py"])
-def test_every_example_runs(fleet: Callable[..., Any], program: str):
-    running = fleet(None)
+def test_every_example_runs(running: Any, program: str):
     where = running.rest if program == "openai_client.py" else running.router
     command = [sys.executable, ROOT / "examples" / program, where]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -8,7 +8,7 @@ import diplex
 from diplex_core.sim import speech
 
 STREAMS = 200
-LONG = 1500  # tokens: they outlive the router by far
+LONG = 600  # tokens: they outlive the router by far
 
 
 async def test_200_direct_streams_outlive_their_router_and_their_leases_are_adopted(fleet: Any):

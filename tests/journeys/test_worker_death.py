@@ -25,7 +25,11 @@ default_model: qwen2.5-72b-instruct
 packages:
   pkg0: {gpu: b200, pattern: A, model: qwen2.5-72b-instruct, engine: {kind: sim, calibration: chapter}}
   box0:
-    {gpu: h200, model: echoed, kv_blocks: 4096, slots: 8, engine: {kind: attach, api: openai, url: "URL"}}
+    gpu: h200
+    model: echoed
+    kv_blocks: 4096
+    slots: 8
+    engine: {kind: attach, api: openai, context: 8192, url: "URL"}
 tiers:
   standard: {patterns: [A], max_output_tokens: 8192}
 default_tier: standard
@@ -42,11 +46,10 @@ def spoken(prompt: str, tokens: int) -> str:
 async def test_streams_of_a_killed_worker_go_on_whole_elsewhere_and_it_is_used_again(fleet: Any):
     running = fleet()
     async with diplex.AsyncClient(running.router) as client:
-        prompts = [(f"prompt {n}", ("standard", "bulk")[n % 2]) for n in range(STREAMS)]
-        streams = [client.stream(prompt, tier=tier, max_tokens=LONG) for prompt, tier in prompts]
+        streams = [client.stream(f"prompt {n}", tier="standard", max_tokens=LONG) for n in range(STREAMS)]
         answers = [asyncio.create_task(whole(stream)) for stream in streams]
         serving = await asyncio.gather(*(stream.started() for stream in streams))
-        assert sum(place.worker == "pkg1" for place in serving) >= STREAMS // 2  # else the kill shows nothing
+        assert sum(place.worker == "pkg1" for place in serving) > STREAMS / 2  # else the kill shows little
         boot = (await running.pool_of("pkg1")).info.boot
         running.kill("worker", "pkg1")
         texts = await asyncio.wait_for(asyncio.gather(*answers), 120)

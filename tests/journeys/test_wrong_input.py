@@ -84,8 +84,12 @@ def test_asking_where_no_router_is_says_so(refused: Callable[..., str]):
     assert address in said
 
 
-async def test_an_unknown_model_is_told_with_those_that_are_known(fleet: Any):
-    running = fleet()
+@pytest.fixture(scope="module")
+def running(shared_fleet: Callable[..., Any]) -> Any:
+    return shared_fleet()
+
+
+async def test_an_unknown_model_is_told_with_those_that_are_known(running: Any):
     async with diplex.AsyncClient(running.router) as client:
         with pytest.raises(diplex.UnknownModel) as raised:
             await client.generate("hello", model="gpt-5")
@@ -96,8 +100,7 @@ async def test_an_unknown_model_is_told_with_those_that_are_known(fleet: Any):
         assert "qwen2.5-72b-instruct" in message
 
 
-async def test_a_prompt_longer_than_any_pool_is_refused_at_once_with_the_numbers(fleet: Any):
-    running = fleet()
+async def test_a_prompt_longer_than_any_pool_is_refused_at_once_with_the_numbers(running: Any):
     endless = "word " * 1_500_000
     async with diplex.AsyncClient(running.router) as client:
         with pytest.raises(diplex.InvalidRequest) as raised:
@@ -110,8 +113,8 @@ async def test_a_prompt_longer_than_any_pool_is_refused_at_once_with_the_numbers
     assert len(raised.value.message.splitlines()) <= 2
 
 
-async def test_an_unknown_tier_is_a_400_that_lists_the_tiers(fleet: Any):
-    status, error = await over_rest(fleet(), model="qwen2.5-72b-instruct", text="hello", tier="platinum")
+async def test_an_unknown_tier_is_a_400_that_lists_the_tiers(running: Any):
+    status, error = await over_rest(running, model="qwen2.5-72b-instruct", text="hello", tier="platinum")
     assert status == 400
     assert "platinum" in error["message"]
     assert "standard" in error["message"]

@@ -281,8 +281,8 @@ class AdmissionMachine(RuleBasedStateMachine):
                 self.a_link_comes_up(name)
                 self.a_full_report_is_sent(name)
                 self.reports_arrive(name, len(self.workers[name].up))
-        assert self.admission.opened == self.admission.closed
-        assert not any(self.admission.leases_by_state().values())
+        assert self.admission.leases.opened == self.admission.leases.closed
+        assert not any(self.admission.leases.by_state().values())
         for name in NAMES:
             ledger = self.admission.workers[name].ledger
             assert (len(ledger), ledger.blocks.own, ledger.slots.own) == (0, 0, 0)

@@ -62,3 +62,9 @@ def test_retry_after_is_whole_seconds_rounded_up_and_only_where_waiting_helps(
 )
 def test_the_field_at_fault_goes_by_openais_name(field: str, param: str | None):
     assert error_of(Problem(CODE.INVALID_ARGUMENT, "", field=field)).param == param
+
+
+@pytest.mark.parametrize("field", ["prompt", "prompt_ids", "messages"])
+def test_a_chats_prompt_is_its_messages(field: str):
+    problem = Problem(CODE.INVALID_ARGUMENT, "", "REQUEST_TOO_LARGE", field=field)
+    assert error_of(problem, prompt="messages").param == "messages"

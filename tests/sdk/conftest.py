@@ -396,3 +396,13 @@ def wait_until() -> Callable[[Callable[[], object]], Awaitable[None]]:
 @pytest.fixture
 def within() -> Callable[[Awaitable[Any]], Awaitable[Any]]:
     return soon
+
+
+@pytest.fixture
+def new_router() -> type[ScriptedRouter]:
+    return ScriptedRouter
+
+
+@pytest.fixture
+def new_worker() -> type[ScriptedWorker]:
+    return ScriptedWorker

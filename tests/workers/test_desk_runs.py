@@ -8,6 +8,7 @@ from diplex.v1 import worker_pb2
 from diplex.wire.status import Problem
 from diplex_core.words import Claim, EndReason
 from diplex_workers.engines.engine import Output
+from diplex_workers.stream import TokenStream
 
 CANCELLED, FAILED = pb.END_REASON_CANCELLED, pb.END_REASON_FAILED
 PREEMPTED, REVOKED = pb.END_REASON_PREEMPTED, pb.END_REASON_REVOKED
@@ -31,8 +32,6 @@ def test_an_iteration_is_one_frame_with_every_sequences_tokens(house):
 
 
 def test_each_stream_hears_of_its_own_sequences(house):
-    from diplex_workers.stream import TokenStream
-
     other = TokenStream()
     mine, theirs = house.run(1), house.run(2, stream=other)
     house.news.deliver([Output(mine, 0, 1, (1,), "m"), Output(theirs, 0, 1, (2,), "t")])
@@ -301,7 +300,7 @@ def test_exact_counts_teach_the_bound(house):
 def test_claims_that_run_are_listed_for_their_router_only(house):
     other = house.link("r2")
     house.run(1)
-    house.run(2, router="r2", epoch=EPOCH)
+    house.run(2, router="r2")
     for feed in (house.feed, other):
         feed.full_due()
     mine, theirs = house.report(), house.report(other)
@@ -309,6 +308,3 @@ def test_claims_that_run_are_listed_for_their_router_only(house):
     assert [h.claim.lease_id for h in theirs.held] == [2]
     assert (mine.used_blocks, mine.foreign_blocks, mine.foreign_slots) == (12, 6, 1)
     assert Claim(2, 1) in house.account.live
-
-
-EPOCH = 5

@@ -7,7 +7,7 @@ from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import worker_pb2
 from diplex.wire.grants import Keys
 from diplex.wire.status import Problem
-from diplex_core.words import Claim
+from diplex_workers.stream import TokenStream
 
 REFUSED, FAILED = pb.END_REASON_REFUSED, pb.END_REASON_FAILED
 
@@ -206,7 +206,9 @@ def test_an_open_worker_takes_a_request_without_a_grant_and_shows_it_as_foreign(
 def test_an_open_request_that_finds_no_room_is_refused(new_house):
     house = new_house(open_to_all=True)
     house.begin(1, blocks=100)
-    house.desk.start_open(open_start(), house.stream, 60, 1)
+    house.uncounted.clear()  # the engine is still at its prompt
+    mine = TokenStream()
+    house.desk.start_open(open_start(), mine, 60, 1)
     house.counted(100)
-    assert house.done().reason == REFUSED
-    assert Claim(1, 0) not in house.account.live
+    assert house.done(mine).reason == REFUSED
+    assert house.used == (100, 1)

@@ -4,6 +4,7 @@ import grpc
 import pytest
 
 from diplex.v1 import generation_pb2 as pb
+from diplex.v1 import worker_pb2
 from diplex.wire.status import Problem
 from diplex_core.words import EndReason
 
@@ -124,8 +125,6 @@ def test_a_cancel_drops_what_the_window_held_back(house, ends_first: bool):
 
 
 def test_all_that_a_preempted_sequence_produced_comes_before_its_done(house):
-    from diplex.v1 import worker_pb2
-
     claim = house.run(window_upto=1)
     house.say(claim, 3)
     house.frame()

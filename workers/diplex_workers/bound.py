@@ -16,7 +16,7 @@ from diplex_core.words import Tokens
 
 START: Final = {"bytes_per_token": 3.0, "tokens_per_message": 8.0, "tokens_per_chat": 16.0}
 
-# Shorter prompts say little about bytes per token: the fixed part of a chat outweighs them.
+# Shorter prompts say little about bytes per token.
 _TELLING: Final[Tokens] = 64
 _CLIMB: Final = 0.02  # of the way to a cheaper prompt, for each that comes
 _MARGIN: Final = 0.9  # climb no nearer than this to what was just seen
@@ -44,11 +44,13 @@ class LearnedBound:
                 return
         excess = tokens - bound_tokens(prompt, self.figures)
         own = tokens - fixed
-        if excess > 0 and fixed and own < _TELLING:
-            self.figures.tokens_per_chat += excess
+        if own < _TELLING:
+            # A short text that was charged too little is asked for again; that is cheaper than to charge
+            # all the long ones for it.
+            self.figures.tokens_per_chat += max(0, excess) if fixed else 0
         elif excess > 0:
             self.figures.bytes_per_token = max(_FEWEST_BYTES, size / own)
-        elif own >= _TELLING:
+        else:
             better = _MARGIN * size / own - self.figures.bytes_per_token
             self.figures.bytes_per_token += _CLIMB * max(0.0, better)
 

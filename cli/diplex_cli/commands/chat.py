@@ -79,16 +79,16 @@ async def _warn(client: "AsyncClient", model: str, prompt: str) -> None:
     """Say why nothing comes for a while, where a CPU is to read a long prompt."""
     await client.wait_ready(_PATIENCE)
     name = model or client.default_model
-    engines = {
-        worker.info.engine
-        for worker in (await client.fleet()).workers
-        if name in (served.name for served in worker.info.models)
-    }
-    if engines == {"llamacpp"}:
-        tokens = len(prompt.encode()) // _BYTES_A_TOKEN
-        slow, fast = (tokens / rate for rate in _READS)
-        until = f"{fast:.0f} to {slow:.0f} s on two idle cores until the first word"
-        print(f"{name} reads about {tokens} prompt tokens on the CPU: {until}", file=sys.stderr)
+    fleet = await client.fleet()
+    serving = [one.info for one in fleet.workers if name in (served.name for served in one.info.models)]
+    tokens = len(prompt.encode()) // _BYTES_A_TOKEN
+    # One that is too long for every worker is refused in a moment.
+    readers = {info.engine for info in serving if tokens < info.context}
+    if readers == {"llamacpp"}:
+        slow, fast = _READS
+        rates = f"{slow} to {fast} a second on two idle cores"
+        until = f"the first word takes {tokens / fast:.0f} s at best"
+        print(f"{name} reads about {tokens} prompt tokens on the CPU, {rates}: {until}", file=sys.stderr)
 
 
 def _summary(reply: "Reply") -> str:

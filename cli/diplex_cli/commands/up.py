@@ -68,13 +68,13 @@ def run(args: Namespace) -> int:
 
 
 def _parts(args: Namespace, deployment: Deployment, files: Sequence[str]) -> list[Part]:
-    """All children. Workers first: they take longest to load."""
+    """All children. Workers come first: they take longest to load, and end last."""
     common = [word for name in files for word in ("--config", name)] + ["--log-level", args.log_level]
     without = [word for name in deployment.left_out for word in ("--without", name)]
     parts = [Part(one.name, ("worker", one.name, *common)) for one in deployment.workers]
-    parts.append(Part("router", ("router", *common, *without)))
+    parts.append(Part("router", ("router", *common, *without), stage=1))
     if args.rest:
-        parts.append(Part("rest", ("rest", *common)))
+        parts.append(Part("rest", ("rest", *common), stage=2))
     return parts
 
 

@@ -3,7 +3,7 @@
 from diplex_core.placement.rules import PoolView, Wish, Word, filter_, need_on, output_on
 
 # Objections of these never go away by waiting.
-LASTING = ("model", "pattern", "tier", "tenant", "context_fits", "pool_fits", "slots_fit")
+LASTING = ("model", "pattern", "tier", "tenant", "can_resume", "context_fits", "pool_fits", "slots_fit")
 # Objections of these may.
 PASSING = ("healthy", "kv_fits", "slot_free")
 
@@ -39,6 +39,12 @@ def tenant(wish: Wish, pool: PoolView) -> Word:
     return f"tenant {wish.tenant.name} is bound to {', '.join(sorted(packages))}"
 
 
+@filter_("can_resume")
+def can_resume(wish: Wish, pool: PoolView) -> Word:
+    """The engine can go on behind what an earlier attempt produced."""
+    return "cannot go on behind given output" if wish.produced and not pool.facts.can_resume else None
+
+
 @filter_("context_fits")
 def context_fits(wish: Wish, pool: PoolView) -> Word:
     """Prompt and output fit the engine's context."""
@@ -49,7 +55,7 @@ def context_fits(wish: Wish, pool: PoolView) -> Word:
 @filter_("pool_fits")
 def pool_fits(wish: Wish, pool: PoolView) -> Word:
     """The empty pool could hold it."""
-    need, have = need_on(wish, pool).blocks, pool.facts.capacity_blocks - pool.facts.guard_blocks
+    need, have = need_on(wish, pool).blocks, pool.facts.usable_blocks
     return None if need <= have else f"needs {need} KV blocks, the whole pool has {have}"
 
 

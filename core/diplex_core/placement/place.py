@@ -15,15 +15,6 @@ class Explained:
     scores: Mapping[str, Score]
     total: float
 
-    @property
-    def possible(self) -> bool:
-        return not self.objections
-
-    @property
-    def ever(self) -> bool:
-        """Whether waiting can help: no lasting objection."""
-        return not any(name in filters.LASTING for name in self.objections)
-
 
 class Placement:
     """A choice of rules. Weights name the scorers; every filter named is asked, in this order."""
@@ -38,14 +29,16 @@ class Placement:
         self._passing = [(name, FILTERS[name]) for name in passing]
         self._scorers = [(name, SCORERS[name], weight) for name, weight in weights.items()]
 
-    def able(self, wish: Wish, pools: Iterable[PoolView]) -> list[PoolView]:
-        """The pools that could take the wish at some time, however full they are now."""
-        return [pool for pool in pools if not any(rule(wish, pool) for _, rule in self._lasting)]
+    def can_ever(self, wish: Wish, pool: PoolView) -> bool:
+        """Whether the pool could take the wish at some time, however full it is now."""
+        return not any(rule(wish, pool) for _, rule in self._lasting)
 
     def place(self, wish: Wish, pools: Iterable[PoolView]) -> PoolView | None:
         """The best of the pools that can take the wish now; of equals the first."""
         able = [
-            pool for pool in self.able(wish, pools) if not any(rule(wish, pool) for _, rule in self._passing)
+            pool
+            for pool in pools
+            if self.can_ever(wish, pool) and not any(rule(wish, pool) for _, rule in self._passing)
         ]
         return max(able, key=lambda pool: self._total(wish, pool), default=None)
 

@@ -26,6 +26,7 @@ class Wish:
     max_tokens: Tokens
     stated: bool = True  # False: the client named no max_tokens, and what the pool leaves will do
     choices: int = 1
+    produced: Tokens = 0  # by earlier attempts; part of `prompt`
     block_hashes: tuple[BlockHash, ...] = ()
     least_blocks: Blocks = 0  # what a worker said it needs, when it refused
     avoid: str = ""  # the worker that refused last
@@ -70,7 +71,7 @@ def output_on(wish: Wish, pool: PoolView) -> Tokens:
         return wish.max_tokens
     left = (facts.context or wish.prompt + wish.max_tokens) - wish.prompt
     if wish.choices == 1:
-        left = min(left, (facts.capacity_blocks - facts.guard_blocks) * facts.block_tokens - wish.prompt)
+        left = min(left, facts.usable_tokens - wish.prompt)
     return max(1, min(wish.max_tokens, left))
 
 

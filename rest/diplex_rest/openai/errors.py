@@ -52,8 +52,6 @@ _CODES: Final[Mapping[str, str]] = MappingProxyType(
         "REQUEST_TOO_LARGE": "context_length_exceeded",
     }
 )
-# What the router calls a field, where OpenAI calls it otherwise.
-_PARAMS: Final[Mapping[str, str]] = MappingProxyType({"tier": "service_tier"})
 _WAITABLE: Final = frozenset({429, 503})
 
 
@@ -101,20 +99,24 @@ def bad_request(message: str, param: str | None = None, *, code: str | None = No
     return ApiError(400, message, param=param, code=code)
 
 
-def error_of(problem: Problem) -> ApiError:
-    """What a problem from router or worker is over HTTP.
+def error_of(problem: Problem, *, prompt: str = "prompt") -> ApiError:
+    """What a problem from router, worker or SDK is over HTTP.
+
+    Args:
+        prompt: what this route calls the field that holds the prompt.
 
     >>> error_of(Problem(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", "QUEUE_FULL", retry_after=1.2)).headers()
     [(b'retry-after', b'2')]
     """
     kind = _KINDS.get(problem.code, _BROKEN)
     code = _CODES.get(problem.reason) or problem.reason.lower() or kind.code
-    param = _PARAMS.get(problem.field, problem.field) or None
+    # What the others call a field, where OpenAI calls it otherwise.
+    params = {"tier": "service_tier", "prompt": prompt, "prompt_ids": prompt}
     return ApiError(
         kind.status,
         problem.message,
         type=kind.type,
-        param=param,
+        param=params.get(problem.field, problem.field) or None,
         code=code,
         retry_after=problem.retry_after,
     )

@@ -36,9 +36,9 @@ class Head:
 
 
 class Shape(Protocol):
-    """How one of the two kinds of completion words its choices."""
+    """How one of the two kinds of completion words its choices; `prompt` names the field that holds it."""
 
-    route: str
+    prompt: str
     id_prefix: str
     whole: str
     chunk: str
@@ -57,7 +57,7 @@ class Shape(Protocol):
 
 
 class ChatShape:
-    route = "/v1/chat/completions"
+    prompt = "messages"
     id_prefix = "chatcmpl-"
     whole = "chat.completion"
     chunk = "chat.completion.chunk"
@@ -80,7 +80,7 @@ class ChatShape:
 
 
 class TextShape:
-    route = "/v1/completions"
+    prompt = "prompt"
     id_prefix = "cmpl-"
     whole = "text_completion"
     chunk = "text_completion"

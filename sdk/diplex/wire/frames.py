@@ -50,14 +50,21 @@ class SequenceHandle:
         self._stream.send(worker_pb2.Window(seq=self.seq, upto=upto))
 
     def take(self, tokens: pb.Tokens) -> None:
-        expected = self._next.get(tokens.choice, 0)
-        if tokens.index != expected:
-            self._stream.drop(self.seq)
-            self._stream.send(self.seq)
-            self._sink.on_done(_failed(self.seq, _lost_tokens(self._stream.address, expected, tokens.index)))
-            return
-        self._next[tokens.choice] = expected + tokens.count
-        self._sink.on_tokens(tokens)
+        choice, index, count, ids = tokens.choice, tokens.index, tokens.count, len(tokens.ids)
+        expected = self._next.get(choice, 0)
+        if index != expected:
+            self._give_up(f"token {index} where token {expected} was due")
+        elif ids and ids != count:
+            self._give_up(f"{ids} ids for {count} tokens")
+        else:
+            self._next[choice] = expected + count
+            self._sink.on_tokens(tokens)
+
+    def _give_up(self, sent: str) -> None:
+        """What is lost cannot be made good: end it here, and at the worker."""
+        self._stream.drop(self.seq)
+        self._stream.send(self.seq)
+        self._sink.on_done(_failed(self.seq, _lost_tokens(self._stream.address, sent)))
 
     def finish(self, done: pb.Done) -> None:
         self._sink.on_done(done)
@@ -188,9 +195,9 @@ def _gone(address: str, why: str) -> Problem:
     return Problem(grpc.StatusCode.UNAVAILABLE, f"the worker at {address} is gone: {why}", WORKER_GONE)
 
 
-def _lost_tokens(address: str, expected: int, came: int) -> Problem:
+def _lost_tokens(address: str, sent: str) -> Problem:
     return Problem(
         grpc.StatusCode.INTERNAL,
-        f"the worker at {address} sent token {came} where token {expected} was due",
+        f"the worker at {address} sent {sent}. Mend: send the request again, and report this",
         LOST_TOKENS,
     )

@@ -23,10 +23,14 @@ class Produced:
         return max(self._counts.values(), default=0)
 
     def add(self, tokens: pb.Tokens) -> None:
-        self._counts[tokens.choice] = tokens.index + tokens.count
+        count = tokens.count
+        self._counts[tokens.choice] = tokens.index + count
         if self.keeps:
-            self._ids_known = self._ids_known and len(tokens.ids) == tokens.count
-            self._ids.extend(tokens.ids)
+            # Copies, not the message: it would keep a whole frame alive, with its neighbours' tokens. A slice
+            # is a list at once, where the field itself is iterated over at twice the price.
+            ids = tokens.ids[:]
+            self._ids_known = self._ids_known and len(ids) == count
+            self._ids += ids
             self._texts.append(tokens.text)
 
     def as_resume(self) -> pb.Resume | None:

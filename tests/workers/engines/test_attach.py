@@ -392,8 +392,7 @@ class TestEnds:
         server.chunks = [server.forever]
         async with attached() as stage:
             job = await stage.job("x")
-            while not server.asked:
-                await asyncio.sleep(0.01)
+            await eventually(lambda: server.asked)
             stage.engine.cancel(job.claim)
             assert await stage.host.ended(job) is EndReason.CANCELLED
             async with asyncio.timeout(1):

@@ -155,7 +155,8 @@ class AttachEngine:
                         for chunk in chunks:
                             outputs += reader.take(chunk)
                     finally:  # what came before an error is told before it
-                        self._host.deliver(outputs)
+                        if outputs:
+                            self._host.deliver(outputs)
             self._host.deliver(reader.finish())
         except Problem as problem:
             if problem.code is StatusCode.UNAVAILABLE:
@@ -232,6 +233,10 @@ class AttachEngine:
         missed = 0
         while True:
             try:
+                self._gauges = await self._dialect.gauges(self._upstream)
+            except (Problem, ValueError, TypeError, AttributeError):
+                self._gauges = Gauges()  # unknown, which is not zero
+            try:
                 async with asyncio.timeout(_LOOK_EVERY):
                     await self._doubt.wait()
             except TimeoutError:
@@ -244,11 +249,6 @@ class AttachEngine:
                 missed += 1
                 if missed == _LOOK_FAILS or problem.reason == UNREACHABLE:
                     return problem
-                continue
-            try:
-                self._gauges = await self._dialect.gauges(self._upstream)
-            except (Problem, ValueError, TypeError, AttributeError):
-                self._gauges = Gauges()  # unknown, which is not zero
 
 
 async def _let_go(_: Run) -> None:

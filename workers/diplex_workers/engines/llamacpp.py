@@ -209,7 +209,8 @@ class LlamaCppEngine:
                     for event in events:
                         outputs += await self._told(run, event, readers, questions)
                 finally:  # what came before an error is told before it
-                    host.deliver(outputs)
+                    if outputs:
+                        host.deliver(outputs)
 
     async def _told(
         self, run: Run, event: dict[str, Any], readers: Sequence[ChoiceReader], questions: Questions

@@ -1,0 +1,74 @@
+"""Whether waiting will help a request that finds no room now, and for how long."""
+
+from collections import deque
+from collections.abc import Sequence
+
+from diplex_core.events import Refusal, Why
+from diplex_core.fleet import Worker
+from diplex_core.placement.place import Placement
+from diplex_core.placement.rules import Wish, need_on
+from diplex_core.words import Seconds
+
+_LEAST_WAIT: Seconds = 1.0
+
+
+class Drain:
+    """How fast claims are freed, by the last few that were: what `Retry-After` is computed from."""
+
+    def __init__(self) -> None:
+        self._freed: deque[Seconds] = deque(maxlen=64)
+
+    def note(self, now: Seconds) -> None:
+        """A claim was freed."""
+        self._freed.append(now)
+
+    def until_served(self, waiting: int) -> Seconds:
+        """When this many requests, and one more, will have found room at the rate of late."""
+        if len(self._freed) < 2:
+            return _LEAST_WAIT
+        span = self._freed[-1] - self._freed[0]
+        return max(_LEAST_WAIT, span / (len(self._freed) - 1) * (waiting + 1))
+
+
+def hopeless(
+    wish: Wish, pools: Sequence[Worker], placement: Placement, retry_after: Seconds, now: Seconds
+) -> Refusal | None:
+    """Why no waiting will help this wish; None: it may.
+
+    Args:
+        pools: every worker that has said what it is.
+        retry_after: for refusals that a returning worker would mend.
+    """
+    serving = [pool for pool in pools if wish.model in pool.facts.models]
+    if not serving:
+        return Refusal(Why.NO_WORKER, f"no worker serves {wish.model} now", retry_after)
+    able = [pool for pool in serving if placement.can_ever(wish, pool)]
+    if not able:
+        return _fits_nowhere(wish, serving, placement)
+    if all(pool.gone(now) for pool in able):
+        gone = ", ".join(f"{pool.name} ({pool.trouble})" for pool in able)
+        return Refusal(Why.NO_WORKER, f"no worker for {wish.model} is up: {gone}", retry_after)
+    return None
+
+
+def _fits_nowhere(wish: Wish, serving: Sequence[Worker], placement: Placement) -> Refusal:
+    """No pool could take it even when empty: say which numbers, or which rules, stand against it."""
+    words = {pool.name: placement.explain(wish, pool).objections for pool in serving}
+    allowed = [pool for pool in serving if not {"pattern", "tier", "tenant"} & words[pool.name].keys()]
+    if not allowed:
+        why = "; ".join(f"{name}: {next(iter(said.values()))}" for name, said in words.items())
+        return Refusal(Why.NOT_PLACEABLE, f"tier {wish.tier.name} has no worker for {wish.model} ({why})")
+    roomiest = max(allowed, key=lambda pool: pool.facts.usable_tokens)
+    facts, need = roomiest.facts, need_on(wish, roomiest)
+    most = min(facts.context or facts.usable_tokens, facts.usable_tokens)
+    return Refusal(
+        Why.REQUEST_TOO_LARGE,
+        f"the request fits no pool: {wish.prompt} prompt tokens and {need.max_tokens} output tokens need "
+        f"{need.blocks} KV blocks; the largest, {facts.name}, has {facts.usable_blocks} and a context of "
+        f"{facts.context} tokens. Mend: at most {most} tokens of prompt and output together",
+        numbers={
+            "needed_blocks": str(need.blocks),
+            "largest_pool_blocks": str(facts.usable_blocks),
+            "fits_tokens": str(most),
+        },
+    )

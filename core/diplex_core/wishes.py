@@ -1,0 +1,51 @@
+"""What an ask means under the rules in force: tenant, tier, cap and count, or why they do not know it."""
+
+from collections.abc import Iterable
+
+from diplex_core.events import Ask, Refusal, Why
+from diplex_core.placement.rules import Wish
+from diplex_core.words import Rules, Tenant, Tier
+
+
+def wish_of(ask: Ask, rules: Rules) -> Wish | Refusal:
+    """The ask in the words of the rules; `max_tokens` not stated or above the tier's cap becomes the cap."""
+    tenant = rules.tenant_of(ask.api_key)
+    if tenant is None:
+        return Refusal(Why.UNKNOWN_KEY, "the API key belongs to no tenant. Mend: send a configured key")
+    model = ask.model or rules.default_model
+    if model not in rules.models:
+        return _unknown(Why.UNKNOWN_MODEL, "model", model, sorted(rules.models))
+    tier = rules.tier_named(ask.tier)
+    if tier is None:
+        return _unknown(Why.UNKNOWN_TIER, "tier", ask.tier, rules.tiers)
+    if tenant.tiers is not None and tier.name not in tenant.tiers:
+        allowed = ", ".join(sorted(tenant.tiers))
+        message = f"tenant {tenant.name} may use tiers {allowed}, not {tier.name}"
+        return Refusal(Why.TIER_NOT_ALLOWED, message)
+    if ask.choices < 1 or ask.prompt_tokens < 1:
+        message = f"needs at least one prompt token and one choice, got {ask.prompt_tokens} and {ask.choices}"
+        return Refusal(Why.REQUEST_INVALID, message)
+    return _counted(ask, model, tier, tenant)
+
+
+def _counted(ask: Ask, model: str, tier: Tier, tenant: Tenant) -> Wish:
+    """What an earlier attempt produced counts as prompt, and no longer as output."""
+    produced = ask.again.produced_tokens if ask.again else 0
+    cap = min(ask.max_tokens or tier.max_output_tokens, tier.max_output_tokens)
+    return Wish(
+        model,
+        tier,
+        tenant,
+        prompt=ask.prompt_tokens + produced,
+        max_tokens=max(1, cap - produced),
+        stated=ask.max_tokens > 0,
+        choices=ask.choices,
+        produced=produced,
+        block_hashes=ask.block_hashes,
+        least_blocks=ask.again.needed_blocks if ask.again else 0,
+        avoid=ask.again.worker if ask.again else "",
+    )
+
+
+def _unknown(why: Why, what: str, name: str, known: Iterable[str]) -> Refusal:
+    return Refusal(why, f"unknown {what} '{name}'; known: {', '.join(known)}", numbers={what: name})

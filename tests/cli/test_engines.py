@@ -1,0 +1,95 @@
+"""What the configuration says reaches the engine; what it leaves out is the engine's own default."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diplex_cli.engines import engine_for
+from diplex_cli.failures import UsageError
+from diplex_core.config import AttachConfig, LlamaCppConfig, ModelConfig, SimConfig, WorkerConfig
+from diplex_core.words import Pattern
+from diplex_workers.engines import attach, llamacpp, sim
+from diplex_workers.launch.weights import WeightsMissing
+
+MODEL = ModelConfig("big", "qwen2.5-72b", "mxfp4-mixed", "mxfp8")
+
+
+def worker(engine: Any, **more: Any) -> WorkerConfig:
+    return WorkerConfig(
+        "pkg0", "pkg0", "b200", Pattern.C, (0, 1), MODEL, engine, host="127.0.0.1", port=7610, **more
+    )
+
+
+@pytest.fixture(autouse=True)
+def settings_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines that are nothing but the settings that they were made with."""
+    for module, name in ((sim, "SimEngine"), (llamacpp, "LlamaCppEngine"), (attach, "AttachEngine")):
+        monkeypatch.setattr(module, name, lambda settings: settings)
+
+
+def test_a_simulated_engine_is_about_the_model_and_the_pattern():
+    engine = worker(
+        SimConfig("chapter", time_scale=10, seed=3),
+        prefill_budget=256,
+        slots=4,
+        kv_blocks=99,
+        block_tokens=16,
+    )
+    assert engine_for(engine) == sim.SimSettings(
+        models=("big",),
+        calibration="chapter",
+        pattern=Pattern.C,
+        time_scale=10,
+        seed=3,
+        capacity_blocks=99,
+        slots=4,
+        prefill_budget=256,
+        block_tokens=16,
+    )
+
+
+def test_llamacpp_gets_its_weights_and_its_share_of_the_machine(tmp_path: Path):
+    weights = tmp_path / "model.gguf"
+    weights.touch()
+    engine = worker(
+        LlamaCppConfig(str(weights), threads=2, context=512, niceness=5), slots=3, prefill_budget=8
+    )
+    assert engine_for(engine) == llamacpp.LlamaCppSettings(
+        model="big", weights=str(weights), context=512, slots=3, threads=2, prefill_chunk=8, niceness=5
+    )
+
+
+def test_llamacpp_without_weights_is_not_started():
+    with pytest.raises(WeightsMissing, match=r"no weights at /nowhere\.gguf"):
+        engine_for(worker(LlamaCppConfig("/nowhere.gguf")))
+
+
+def test_an_attached_server_gets_its_key_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ENGINE_KEY", "sesame")
+    engine = AttachConfig(
+        "vllm", "http://h:1", upstream_model="org/Big", api_key_env="ENGINE_KEY", guard_blocks=7
+    )
+    assert engine_for(worker(engine, kv_blocks=10)) == attach.AttachSettings(
+        url="http://h:1",
+        model="big",
+        upstream_model="org/Big",
+        api="vllm",
+        capacity_blocks=10,
+        guard_blocks=7,
+        api_key="sesame",
+    )
+
+
+def test_a_key_that_is_not_set_is_told():
+    engine = AttachConfig("vllm", "http://h:1", api_key_env="NO_SUCH_KEY")
+    with pytest.raises(UsageError, match="the environment variable NO_SUCH_KEY is not set"):
+        engine_for(worker(engine))
+
+
+@pytest.mark.parametrize("config", [SimConfig("chapter"), AttachConfig("openai", "http://h:1")])
+def test_what_is_left_out_is_the_engines_own_default(config: Any):
+    made: Any = engine_for(worker(config))
+    default = {"SimSettings": sim.SimSettings(("big",), "chapter", Pattern.C),
+               "AttachSettings": attach.AttachSettings("http://h:1", "big")}  # fmt: skip
+    assert made == default[type(made).__name__]
