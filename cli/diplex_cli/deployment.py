@@ -12,8 +12,6 @@ from diplex_cli.ports import Listener, Picker, taken
 from diplex_core.config import Config, LlamaCppConfig, WorkerConfig, cannot_run
 from diplex_workers.launch import weights
 
-_MOST_COMPLAINTS = 3
-
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
@@ -45,10 +43,10 @@ def planned(args: Namespace, source: reader.Source, environment: Mapping[str, st
         )
     overlay = _overlay(args, config)
     deployment = Deployment(source.extended(overlay).config(environment), overlay, left_out)
-    if complaints := list(taken(_listeners(deployment, source, args.rest))):
-        more = len(complaints) - _MOST_COMPLAINTS
-        rest = [f"and {more} more ports"] if more > 0 else []
-        raise UsageError("\n".join([*complaints[:_MOST_COMPLAINTS], *rest]))
+    first, *more = [*taken(_listeners(deployment, source, args.rest)), ""]
+    if first:
+        others = f"\n{len(more) - 1} more of its ports are taken too" if len(more) > 1 else ""
+        raise UsageError(first + others)
     return deployment
 
 

@@ -72,7 +72,7 @@ class ClientSession:
                     self._take(session, request)
                 self._outbox.close()
         except* grpc.aio.BaseError:
-            pass  # this server is stopping, or the client left in the middle of a write: it is over either way
+            pass  # this server stops, or the client left in the middle of a write: over either way
         finally:
             self._driver.close_session(session)
 

@@ -35,7 +35,8 @@ async def test_200_direct_streams_outlive_their_router_and_their_leases_are_adop
         texts = await asyncio.wait_for(asyncio.gather(*answers), 120)
 
     assert [n for n, text in enumerate(texts) if text != spoken(f"prompt {n}", LONG)] == []
-    assert served_after < 3.0 + 2.0
+    print("SERVED", served_after)
+    assert served_after < 3.0
     assert (await running.settled()).leases.over_capacity == 0
 
 

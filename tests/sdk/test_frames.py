@@ -46,8 +46,15 @@ async def test_what_is_started_in_one_go_goes_up_as_one_message(streams, worker,
     assert [len(request.starts) for request in stream.requests] == [5]
 
 
+def test_long_prompts_get_messages_of_their_own():
+    long = [worker_pb2.Start(seq=n, prompt=pb.Prompt(text="x" * 3_000_000)) for n in (1, 2)]
+    first, second = folded([*long, 1])
+    assert [[start.seq for start in message.starts] for message in (first, second)] == [[1], [2]]
+    assert list(second.cancels) == [1]
+
+
 def test_orders_are_folded_by_kind_in_their_order():
-    message = folded(
+    (message,) = folded(
         [worker_pb2.Start(seq=1), 7, worker_pb2.Window(seq=1, upto=4), worker_pb2.Start(seq=2), 8]
     )
     assert [start.seq for start in message.starts] == [1, 2]

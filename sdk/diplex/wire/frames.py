@@ -5,6 +5,7 @@ makes Python fast enough here. A stream that breaks ends every sequence on it; t
 """
 
 import asyncio
+from collections.abc import Iterator
 from typing import Final, Protocol, TypeAlias
 
 import grpc
@@ -17,6 +18,9 @@ from diplex.wire.status import Problem
 
 WORKER_GONE: Final = "WORKER_GONE"
 LOST_TOKENS: Final = "LOST_TOKENS"
+
+_PROMPTS_PER_MESSAGE: Final = 4 * 1024 * 1024
+"""Bytes of prompts that share a message."""
 
 Order: TypeAlias = worker_pb2.Start | worker_pb2.Window | int
 """What goes up: a start, a window, or the number of a sequence to cancel."""
@@ -152,7 +156,8 @@ class _Stream:
 
     async def _write(self, call: Call) -> None:
         while orders := await self._orders.gather():
-            await call.write(folded(orders))
+            for message in folded(orders):
+                await call.write(message)
 
     def _hand_out(self, frame: worker_pb2.WorkerSessionResponse) -> None:
         handles = self._handles
@@ -173,18 +178,26 @@ class _Stream:
             handle.finish(_failed(seq, problem))
 
 
-def folded(orders: list[Order]) -> worker_pb2.WorkerSessionRequest:
-    """Everything that gathered, as one message."""
-    message = worker_pb2.WorkerSessionRequest()
+def folded(orders: list[Order]) -> Iterator[worker_pb2.WorkerSessionRequest]:
+    """Everything that gathered, in as few messages as may be.
+
+    Long prompts get messages of their own: one larger than gRPC takes would break the stream for everybody.
+    """
+    message, prompts = worker_pb2.WorkerSessionRequest(), 0
     for order in orders:
         match order:
             case worker_pb2.Start():
+                size = order.ByteSize()
+                if message.starts and prompts + size > _PROMPTS_PER_MESSAGE:
+                    yield message
+                    message, prompts = worker_pb2.WorkerSessionRequest(), 0
                 message.starts.append(order)
+                prompts += size
             case worker_pb2.Window():
                 message.windows.append(order)
             case int():
                 message.cancels.append(order)
-    return message
+    yield message
 
 
 def _failed(seq: int, problem: Problem) -> pb.Done:

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import grpc
 
-_MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+# The longest prompt that the REST shim takes is 64 MiB of JSON; the rest of a message is small.
+_MAX_MESSAGE_BYTES: Final = 80 * 1024 * 1024
 _KEEPALIVE: Final = (
     # A peer that vanished without a word is noticed after 15 s at most.
     ("grpc.keepalive_time_ms", 10_000),
