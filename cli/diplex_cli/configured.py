@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from diplex_cli import reader
 from diplex_cli.failures import UsageError
 from diplex_cli.process import leashed
-from diplex_core.config import Config, not_acted_on
+from diplex_core.config import Config, remarks
 
 GRANTS_KEY = "DIPLEX_GRANTS_KEY"
 """Environment variable with the key that signs grants, where the configuration names no other."""
@@ -43,7 +43,7 @@ def configured(names: Sequence[str], environment: Mapping[str, str] | None = Non
 
 def remark(source: reader.Source, config: Config) -> None:
     """Say on stderr what the configuration asks for and diplex does not do yet."""
-    for line in source.lines(list(not_acted_on(config))):
+    for line in source.lines(list(remarks(config))):
         print(f"note: {line}", file=sys.stderr)
 
 

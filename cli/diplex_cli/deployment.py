@@ -9,7 +9,7 @@ from typing import Any
 from diplex_cli import reader
 from diplex_cli.failures import UsageError
 from diplex_cli.ports import Listener, Picker, taken
-from diplex_core.config import Config, LlamaCppConfig, WorkerConfig, cannot_run
+from diplex_core.config import Config, Fault, LlamaCppConfig, WorkerConfig, cannot_run
 from diplex_workers.launch import weights
 
 
@@ -31,34 +31,34 @@ def planned(args: Namespace, source: reader.Source, environment: Mapping[str, st
     """Settle what is started, and where it listens.
 
     Raises:
-        ConfigErrors: the files are wrong, or options make them so.
-        UsageError: an engine of an explicit file lacks what it needs, a port is taken, or nothing is left.
+        ConfigErrors: the files are wrong, options make them so, or an engine lacks what it needs.
+        UsageError: a port is taken, or no worker is left to start.
     """
     config = source.config(environment)
-    left_out = dict(_left_out(config, embedded=source.files == (reader.EMBEDDED,)))
+    left_out = dict(_left_out(source, config))
     spawned = [one for one in config.workers if one.spawned and one.name not in left_out]
     if not spawned and all(one.spawned for one in config.workers):
-        raise UsageError(
-            "no worker is left to start: " + "; ".join(f"{n}: {why}" for n, why in left_out.items())
-        )
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise UsageError(f"no worker is left to start: {reasons}")
     overlay = _overlay(args, config)
     deployment = Deployment(source.extended(overlay).config(environment), overlay, left_out)
-    first, *more = [*taken(_listeners(deployment, source, args.rest)), ""]
-    if first:
-        others = f"\n{len(more) - 1} more of its ports are taken too" if len(more) > 1 else ""
-        raise UsageError(first + others)
+    if complaints := list(taken(_listeners(deployment, source, args.rest))):
+        others = len(complaints) - 1
+        also = f"\n{others} more of its ports are taken too" if others else ""
+        raise UsageError(complaints[0] + also)
     return deployment
 
 
-def _left_out(config: Config, *, embedded: bool) -> Iterator[tuple[str, str]]:
+def _left_out(source: reader.Source, config: Config) -> Iterator[tuple[str, str]]:
     """Workers that cannot be started, and why. What an explicit file asks for must be there."""
+    embedded = source.files == (reader.EMBEDDED,)
     for worker in config.workers:
         reason = cannot_run(worker)
         if reason:
             yield worker.name, reason
         elif worker.spawned and (reason := _lacks(worker)):
             if not embedded:
-                raise UsageError(f"packages.{worker.package}.engine: {reason}")
+                raise reader.Located(source, [Fault(("packages", worker.package, "engine"), reason)])
             yield worker.name, reason
 
 

@@ -93,7 +93,7 @@ class RouterService(router_pb2_grpc.RouterServicer):
         traceparent, tracestate = _trace_in(context)
         return Wanted(
             request_id=request_id,
-            model=request.model,
+            model=request.model or self._view.default_model,
             tier=request.tier,
             api_key=request.api_key or _key_in(context),
             prompt=request.prompt,

@@ -113,8 +113,12 @@ class View:
             tiers=list(rules.tiers),
         )
 
+    @property
+    def default_model(self) -> str:
+        return self._admission.rules.default_model
+
     def bound_of(self, model: str) -> pb.CountBound:
-        return self._model(model or self._admission.rules.default_model).bound
+        return self._model(model or self.default_model).bound
 
     def _model(self, name: str) -> pb.Model:
         """One model over all its workers: the roomiest context, and the bound that holds on each of them."""

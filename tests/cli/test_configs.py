@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from diplex_cli import reader
-from diplex_core.config import not_acted_on
+from diplex_core.config import remarks
 from diplex_core.config.schema import schema, text
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -20,7 +20,7 @@ FILES = sorted(CONFIGS.glob("*.yaml"))
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_a_file_to_copy_is_fine_and_acted_on_whole(file: Path):
     config = reader.read([str(file)]).config()
-    assert list(not_acted_on(config)) == []
+    assert list(remarks(config)) == []
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

@@ -11,6 +11,7 @@ from diplex_cli import deployment, reader
 from diplex_cli.commands import up
 from diplex_cli.deployment import Deployment, planned
 from diplex_cli.failures import UsageError
+from diplex_core.config import ConfigErrors
 from diplex_workers.launch.weights import WeightsMissing
 
 ANY_PORTS = ("--router-port", "0", "--rest-port", "0", "--metrics-port", "0", "--worker-port", "0")
@@ -102,7 +103,9 @@ def test_the_embedded_default_leaves_out_what_has_no_weights(plan: Plan):
 def test_what_a_file_asks_for_must_be_there(plan: Plan, tmp_path: Path):
     file = tmp_path / "copied.yaml"
     file.write_text((Path(__file__).parents[2] / "configs/laptop.yaml").read_text())
-    with pytest.raises(UsageError, match=r"packages\.cpu0\.engine: .* Mend: diplex fetch smollm2"):
+    with pytest.raises(
+        ConfigErrors, match=r"copied\.yaml:10: packages\.cpu0\.engine: .* Mend: diplex fetch smollm2"
+    ):
         plan(file)
 
 

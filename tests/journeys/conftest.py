@@ -93,6 +93,12 @@ class Fleet:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    def age_of(self, *words: str) -> float:
+        """Seconds since that child was started."""
+        # The name in parentheses may hold spaces; starttime is the 22nd field, the 20th behind it (proc(5)).
+        stat = Path(f"/proc/{self.pid_of(*words)}/stat").read_text().rpartition(")")[2].split()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(stat[19]) / os.sysconf("SC_CLK_TCK")
+
     async def state(self) -> router_pb2.Fleet:
         async with channel(self.router) as to_router:
             stub = router_pb2_grpc.RouterStub(to_router)

@@ -1,7 +1,6 @@
 """A router that dies and returns: no direct stream notices, and what runs is adopted from the reports."""
 
 import asyncio
-import time
 from typing import Any
 
 import diplex
@@ -21,12 +20,11 @@ async def test_200_direct_streams_outlive_their_router_and_their_leases_are_adop
         ]
         answers = [asyncio.create_task(whole(stream)) for stream in streams]
         await asyncio.gather(*(stream.started() for stream in streams))
-        killed = time.monotonic()
         running.kill("router")
 
         async with diplex.AsyncClient(running.router) as newcomer:
             reply = await newcomer.generate("a new request", max_tokens=4, timeout=20)
-        served_after = time.monotonic() - killed
+        served_after = running.age_of("router")
         assert reply.text == spoken("a new request", 4)
 
         state = await running.state()
@@ -35,7 +33,6 @@ async def test_200_direct_streams_outlive_their_router_and_their_leases_are_adop
         texts = await asyncio.wait_for(asyncio.gather(*answers), 120)
 
     assert [n for n, text in enumerate(texts) if text != spoken(f"prompt {n}", LONG)] == []
-    print("SERVED", served_after)
     assert served_after < 3.0
     assert (await running.settled()).leases.over_capacity == 0
 

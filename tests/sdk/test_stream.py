@@ -81,9 +81,11 @@ async def test_started_waits_for_the_first_token_because_a_worker_may_refuse(cli
     full = Problem(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
     await (await worker.plays()).done(pb.END_REASON_REFUSED, full)
     await desk.grant(await desk.hears(), other)
-    await (await other.plays()).say("to")
+    playing = await other.plays()
+    await playing.say("to")
     assert (await started).worker == "w2"
-    await stream.aclose()
+    await playing.done(pb.END_REASON_STOP)
+    assert [chunk.text async for chunk in stream] == ["to"]
 
 
 async def test_leaving_the_loop_early_ends_the_request(client, desk, worker, within):

@@ -12,7 +12,7 @@ from argparse import ArgumentParser, Namespace
 
 from diplex_cli import reader
 from diplex_cli.failures import NOT_FINE
-from diplex_core.config import Config, ConfigErrors, not_acted_on
+from diplex_core.config import Config, ConfigErrors, remarks
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def run(args: Namespace) -> int:
     try:
         source = reader.read(args.files)
         config = source.config()
-        notes = list(source.lines(list(not_acted_on(config))))
+        notes = list(source.lines(list(remarks(config))))
     except reader.FileFault as error:
         faults = str(error).splitlines()
     except ConfigErrors as errors:

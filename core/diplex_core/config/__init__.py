@@ -8,7 +8,7 @@ declares the words once, `crosschecks` compares them with each other, `build` tu
 
 from diplex_core.config.build import build
 from diplex_core.config.faults import ConfigErrors, Fault
-from diplex_core.config.pending import cannot_run, not_acted_on
+from diplex_core.config.pending import cannot_run, remarks
 from diplex_core.config.values import (
     AttachConfig,
     Config,
@@ -37,5 +37,5 @@ __all__ = [
     "WorkerConfig",
     "build",
     "cannot_run",
-    "not_acted_on",
+    "remarks",
 ]

@@ -29,7 +29,7 @@ def cannot_run(worker: WorkerConfig) -> str | None:
     return None
 
 
-def not_acted_on(config: Config) -> Iterator[Fault]:
+def remarks(config: Config) -> Iterator[Fault]:
     """Everything in a configuration that has no effect yet, or never will have one."""
     for worker in config.workers:
         if reason := cannot_run(worker):

@@ -6,8 +6,7 @@ event loop; there is no task and no queue between a frame and its consumer.
 """
 
 import asyncio
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import grpc
 
@@ -17,6 +16,9 @@ from diplex.wire.frames import SequenceHandle, WorkerStreams
 from diplex.wire.life import AT_A_WORKER, AT_THE_ROUTER, NEXT, State, Turn
 from diplex.wire.produced import Produced
 from diplex.wire.status import Problem
+from diplex.wire.wanted import Answers, AskDesk, Consumer, Wanted
+
+__all__ = ["MOST_REFUSALS", "Answers", "AskDesk", "Consumer", "RequestLife", "Wanted"]
 
 MOST_REFUSALS: Final = 20
 _FIRST_PAUSE: Final = 0.05
@@ -33,69 +35,6 @@ _PASSING: Final = frozenset(
         grpc.StatusCode.OK,
     }
 )
-
-
-@dataclass(slots=True)
-class Wanted:
-    """A request in full. `max_tokens` 0: not stated; `timeout` in seconds, None: no deadline."""
-
-    request_id: str
-    model: str
-    tier: str
-    api_key: str
-    prompt: pb.Prompt
-    sampling: pb.Sampling
-    prompt_tokens: int
-    exact: bool
-    max_tokens: int = 0
-    n: int = 1
-    timeout: float | None = None
-    block_hashes: tuple[int, ...] = ()
-    traceparent: str = ""
-    tracestate: str = ""
-
-
-class Answers(Protocol):
-    """What a desk tells of one ask."""
-
-    def on_queued(self, queued: router_pb2.Queued) -> None: ...
-
-    def on_granted(self, granted: router_pb2.Granted) -> None: ...
-
-    def on_refused(self, refused: router_pb2.Refused) -> None: ...
-
-    def on_revoked(self, revoked: router_pb2.Revoked) -> None: ...
-
-    def on_lost(self) -> None:
-        """The router's session broke: what waits there is forgotten."""
-
-    def on_back(self) -> None:
-        """There is a session again."""
-
-
-class AskDesk(Protocol):
-    """The asking end of a `Router.Session`."""
-
-    def new_id(self) -> int: ...
-
-    def ask(self, ask: router_pb2.Ask, answers: Answers) -> None: ...
-
-    def withdraw(self, ask_id: int) -> None: ...
-
-    def forget(self, ask_id: int) -> None:
-        """Nothing more is asked or answered under this number."""
-
-
-class Consumer(Protocol):
-    """Who the request is for. `on_done` comes once and last."""
-
-    def on_queued(self, position: int) -> None: ...
-
-    def on_serving(self, granted: router_pb2.Granted, grant: pb.Grant) -> None: ...
-
-    def on_tokens(self, tokens: pb.Tokens) -> None: ...
-
-    def on_done(self, done: pb.Done) -> None: ...
 
 
 class RequestLife:

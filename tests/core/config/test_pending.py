@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from diplex_core.config import Config, cannot_run, not_acted_on
+from diplex_core.config import Config, cannot_run, remarks
 
 Built = Callable[..., Config]
 
 
 def remarks(config: Config) -> list[str]:
-    return [fault.lines()[0] for fault in not_acted_on(config)]
+    return [fault.lines()[0] for fault in remarks(config)]
 
 
 def test_a_configuration_that_is_acted_on_whole_has_no_remark(built: Built):

@@ -106,19 +106,19 @@ async def test_real_time_is_simulated_time_over_the_scale(on_stage):
         started = now()
         await stage.done(PROMPT, 420, ignore_eos=True)
         # 420 tokens at about 215 a second: nearly two simulated seconds, whatever single wake-ups cost.
-        assert 0.17 < now() - started < 0.4
+        assert 0.17 < now() - started < 1.0
 
 
 async def test_a_loop_that_was_held_up_makes_nothing_slower(on_stage):
-    async with on_stage(sim(time_scale=10.0)) as stage:
+    async with on_stage(sim(time_scale=4.0)) as stage:
         now = asyncio.get_running_loop().time
         started = now()
         job = await stage.job(PROMPT, 420, ignore_eos=True)
         await stage.host.until(lambda: stage.host.text(job))
-        while now() - started < 0.12:
-            pass  # somebody holds the loop for a tenth of a second
+        while now() - started < 0.45:
+            pass  # somebody holds the loop for nearly all the half second that it takes
         await stage.host.ended(job)
-        assert 0.17 < now() - started < 0.4
+        assert 0.45 < now() - started < 0.8
 
 
 @pytest.mark.parametrize(
