@@ -12,11 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"^\$ (.*?)(?<!\\)$", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^\$ (.*(?:\n {4}.*)*)", re.MULTILINE)
 
 
 def commands(page: str) -> list[str]:
-    """What a page's blocks tell a reader to type; a line that ends in a backslash goes on."""
+    """What a page's blocks tell a reader to type; an indented line goes on with the one before."""
     return [
         command for block in FENCE.findall((ROOT / page).read_text()) for command in COMMAND.findall(block)
     ]

@@ -116,3 +116,25 @@ def test_the_installed_program_serves_the_simulated_fleet_from_another_directory
     body = json.dumps({"model": "qwen2.5-72b-instruct", "messages": hello, "max_tokens": 8})
     answer = json.loads(run("curl", "-s", f"{running.rest}/v1/chat/completions", "-d", body, cwd=tmp_path))
     assert answer["usage"]["completion_tokens"] == 8
+
+
+def test_smollm2_without_its_weights_is_told_with_the_command_that_fetches_them(
+    installed: Path, tmp_path: Path
+):
+    (tmp_path / "fleet.yaml").write_text(SMOLLM2)
+    command = [installed / "diplex", "up", "--config", "fleet.yaml"]
+    env = {**CLEAN, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "diplex fetch smollm2" in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+SMOLLM2 = """\
+models:
+  smollm2-135m-instruct: {profile: smollm2-135m}
+packages:
+  cpu0: {gpu: cpu, model: smollm2-135m-instruct, engine: {kind: llamacpp, weights: smollm2}}
+tiers:
+  standard: {patterns: [A]}
+"""

@@ -138,7 +138,7 @@ async def routing(
     settings = RouterSettings("r1", "127.0.0.1", 0, None, rules, specs, KEYS)
     task = asyncio.create_task(run(settings, stop=stop, started=port.set_result))
     async with channel(f"127.0.0.1:{await port}") as dialled:
-        stub: "router_pb2_grpc.RouterAsyncStub" = router_pb2_grpc.RouterStub(dialled)
+        stub: router_pb2_grpc.RouterAsyncStub = router_pb2_grpc.RouterStub(dialled)
         await stub.ListModels(router_pb2.RouterListModelsRequest())  # answered once it is ready
         try:
             yield stub

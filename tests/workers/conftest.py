@@ -18,6 +18,7 @@ from diplex_workers.engines.engine import Counted, Facts, Job, ModelFacts, Outpu
 from diplex_workers.feed import Feed
 from diplex_workers.gate import Gate
 from diplex_workers.news import EngineNews
+from diplex_workers.reception import Reception
 from diplex_workers.sequence import Sequence as Running
 from diplex_workers.settings import WorkerSettings
 from diplex_workers.stream import TokenStream
@@ -108,7 +109,8 @@ class House:
         settings = WorkerSettings("w0", "pkg0", "A", keys=self.keys, open=open_to_all)
         self.account = Account(settings, BOOT, self.clock, self.engine)
         self.gate = Gate("w0", BOOT, self.keys)
-        self.desk = Desk(self.account, self.gate, self.uncounted.append)
+        self.desk = Desk(self.account, self.gate)
+        self.reception = Reception(self.desk, self.uncounted.append)
         self.news = EngineNews(self.desk)
         if facts is not None:
             self.news.ready(facts)
@@ -154,13 +156,13 @@ class House:
     ) -> None:
         words = {"prompt": pb.Prompt(text="x" * 100), **more}
         start = worker_pb2.Start(seq=seq, grant=grant, **words)  # type: ignore[arg-type]
-        self.desk.start(start, stream or self.stream)
+        self.reception.start(start, stream or self.stream)
 
     def counted(self, tokens: int = 100, *, exact: bool = True) -> None:
         """Every prompt that waits to be counted has that many tokens."""
         uncounted, self.uncounted[:] = list(self.uncounted), []
         for sequence in uncounted:
-            self.desk.counted(sequence, Counted(tokens, exact))
+            self.reception.counted(sequence, Counted(tokens, exact))
 
     def run(self, lease: int = 1, **more: object) -> Claim:
         """Begin and count: the engine has it."""

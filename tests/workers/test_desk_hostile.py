@@ -140,7 +140,7 @@ class World:
     def count(self, which: int, tokens: int) -> None:
         if self.house.uncounted:
             sequence = self.house.uncounted.pop(which % len(self.house.uncounted))
-            self.house.desk.counted(sequence, Counted(tokens))
+            self.house.reception.counted(sequence, Counted(tokens))
 
     def say(self, which: int, number: int) -> None:
         if self.in_engine:

@@ -1,136 +1,37 @@
-"""The desk: who may start on this worker, and who ends it.
+"""The desk: what runs on this worker, and how each of it ends.
 
-Starts, cancels and windows come in from clients, stops and raises from routers; what follows goes out on the
-streams and feeds. Everything is a plain call and none waits: only counting a prompt takes time, so that is
-handed out and comes back through `counted`. A claim is taken the moment its start is accepted, and freed once
-the engine has let go of it, by way of `finish`, whatever ended it.
+Cancels and windows come in from clients, stops and raises from routers; what follows goes out on the streams
+and feeds. Everything is a plain call and none waits. A claim is freed once the engine has let go of it, by way
+of `finish`, whatever ended it.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import worker_pb2
 from diplex.wire.status import Problem
 from diplex_core.pool import NoRoom
-from diplex_core.words import Blocks, EndReason, Seconds, Tokens, blocks_needed
+from diplex_core.words import EndReason, Seconds, Tokens
 from diplex_workers import refusals
 from diplex_workers.account import Account
 from diplex_workers.claims import ON_WIRE, claim_in_core, stop_reason
-from diplex_workers.engines.engine import Counted, Facts, Job
-from diplex_workers.gate import Gate, Turned
+from diplex_workers.gate import Gate
 from diplex_workers.sequence import Sequence, Verdict
 from diplex_workers.stream import TokenStream
 
 WINDOW_SHUT: Final[Seconds] = 30.0
 """A sequence whose window lets nothing through for this long is ended."""
-OPEN_MAX_TOKENS: Final[Tokens] = 4096
-"""Most output of a request that came without a grant and did not say."""
 
 # After these, what the window holds back is still said before `done`.
 _ALL_IS_SAID: Final = frozenset({EndReason.STOP, EndReason.LENGTH, EndReason.PREEMPTED})
 
 
 class Desk:
-    """Clients' and routers' side of a worker.
+    """What clients and routers do to sequences that were accepted."""
 
-    Args:
-        count: begins counting a sequence's prompt; `counted` or `uncountable` is called with the answer.
-    """
-
-    def __init__(self, account: Account, gate: Gate, count: Callable[[Sequence], None]) -> None:
+    def __init__(self, account: Account, gate: Gate) -> None:
         self.account = account
         self.gate = gate
-        self._count = count
-        self._open_requests = 0
-
-    # Starts.
-
-    def start(self, start: worker_pb2.Start, stream: TokenStream) -> None:
-        """Take a granted request on, or say on its stream why not.
-
-        Raises:
-            Problem: INVALID_ARGUMENT, the sequence number is in use on this stream.
-        """
-        if start.seq in stream.sequences:
-            raise refusals.number_in_use(start.seq)
-        account = self.account
-        grant = self.gate.show(start.grant, account.clock.now())
-        if isinstance(grant, Turned):
-            self._turn_away(start, stream, grant.problem, grant.grant)
-            return
-        objection = self._objection(start)
-        if objection is not None:
-            self._turn_away(start, stream, objection, grant)
-            return
-        choices = grant.choices or 1
-        claim, slots = claim_in_core(grant.claim), max(grant.slots, choices)
-        no_room = account.pool.take(claim, grant.blocks, slots, grant.router)
-        if no_room is not None:
-            self._turn_away(start, stream, refusals.no_room(no_room), grant, no_room)
-            return
-        self._accept(start, stream, grant)
-
-    def start_open(
-        self, start: worker_pb2.Start, stream: TokenStream, max_tokens: Tokens, choices: int
-    ) -> None:
-        """Take on a request without a grant, as an open worker does. Its blocks are taken once counted.
-
-        Raises:
-            Problem: UNAUTHENTICATED, the worker is not open.
-        """
-        if not self.account.settings.open:
-            raise refusals.needs_a_grant()
-        objection = self._objection(start)
-        if objection is not None:
-            self._turn_away(start, stream, objection)
-            return
-        self._open_requests += 1
-        # Routers count their attempts from 1, so this is nobody's claim.
-        claim = pb.Claim(lease_id=self._open_requests, attempt=0)
-        grant = pb.Grant(claim=claim, max_tokens=max_tokens or OPEN_MAX_TOKENS, choices=choices or 1)
-        self._accept(start, stream, grant)
-
-    def counted(self, sequence: Sequence, counted: Counted) -> None:
-        """The prompt's length is known: lower the claim to the true need and hand it to the engine."""
-        if sequence.over:
-            return
-        account, facts = self.account, self._facts()
-        sequence.counted = counted
-        if counted.exact:
-            account.bounds[sequence.model].learn(sequence.prompt, counted.tokens)
-        if counted.tokens >= facts.context:
-            self.finish(sequence, Verdict(EndReason.FAILED, refusals.too_long(counted.tokens, facts.context)))
-            return
-        sequence.max_tokens = min(sequence.max_tokens, facts.context - counted.tokens)
-        left = sequence.max_tokens - sequence.from_index
-        if left < 1:
-            self.finish(sequence, Verdict(EndReason.LENGTH))
-            return
-        to_read = counted.tokens + sequence.from_index
-        needed = blocks_needed(to_read, left, facts.block_tokens, choices=sequence.choices)
-        no_room = self._fit(sequence, needed)
-        if no_room is not None:
-            self.finish(sequence, Verdict(EndReason.REFUSED, refusals.no_room(no_room)), no_room)
-            return
-        sequence.submitted = True
-        account.engine.submit(
-            Job(
-                claim=sequence.claim,
-                model=sequence.model,
-                prompt=sequence.prompt,
-                counted=counted,
-                sampling=sequence.sampling,
-                max_tokens=sequence.max_tokens,
-                choices=sequence.choices,
-                resume=sequence.resume,
-                priority=sequence.priority,
-            )
-        )
-
-    def uncountable(self, sequence: Sequence, problem: Problem) -> None:
-        """The engine cannot read the prompt."""
-        self.finish(sequence, refusals.verdict(problem))
 
     # What clients and routers do to what runs.
 
@@ -244,95 +145,9 @@ class Desk:
         sequence.last_word = None
         sequence.stream.done(sequence.done(verdict))
 
+    def watch_deadline(self, sequence: Sequence, due: Seconds) -> None:
+        sequence.deadline_alarm = self.account.clock.at(due, lambda: self._deadline_passed(sequence))
+
     def _deadline_passed(self, sequence: Sequence) -> None:
         problem = refusals.deadline_passed(self.account.clock.now() - sequence.arrived)
         self._end_early(sequence, Verdict(EndReason.CANCELLED, problem))
-
-    # Parts of a start.
-
-    def _accept(self, start: worker_pb2.Start, stream: TokenStream, grant: pb.Grant) -> None:
-        account, facts = self.account, self._facts()
-        model = start.model or facts.models[0].name
-        now = account.clock.now()
-        sequence = Sequence(
-            claim=claim_in_core(grant.claim),
-            owner=grant.router,
-            stream=stream,
-            seq=start.seq,
-            request_id=grant.request_id,
-            model=model,
-            tier=grant.tier,
-            tenant=grant.tenant,
-            priority=grant.priority,
-            choices=grant.choices or 1,
-            max_tokens=grant.max_tokens,
-            prompt=start.prompt,
-            sampling=start.sampling,
-            resume=start.resume if start.HasField("resume") else None,
-            arrived=now,
-            tally=account.tally(model, grant.tier),
-            upto=start.window_upto,
-            traceparent=start.traceparent,
-            tracestate=start.tracestate,
-        )
-        account.live[sequence.claim] = stream.sequences[start.seq] = sequence
-        if start.timeout_ms:
-            due = now + start.timeout_ms / 1000
-            sequence.deadline_alarm = account.clock.at(due, lambda: self._deadline_passed(sequence))
-        account.tell_changed(sequence)
-        self._count(sequence)
-
-    def _objection(self, start: worker_pb2.Start) -> Problem | None:
-        """Why nothing like this can start now, whatever it holds."""
-        account = self.account
-        if account.problem or account.facts is None:
-            return refusals.engine_down(account.settings.name, account.problem)
-        if account.draining:
-            return refusals.draining(account.settings.name)
-        served = {model.name: model for model in account.facts.models}
-        model = served.get(start.model or account.facts.models[0].name)
-        if model is None:
-            return refusals.unknown_model(start.model, served)
-        if start.prompt.WhichOneof("content") == "chat" and not model.has_chat_template:
-            return refusals.no_chat_template(model.name)
-        return None
-
-    def _turn_away(
-        self,
-        start: worker_pb2.Start,
-        stream: TokenStream,
-        problem: Problem,
-        grant: pb.Grant | None = None,
-        no_room: NoRoom | None = None,
-    ) -> None:
-        """Say `done` for a request that was not taken on, and `ended` to the router that granted it."""
-        self.account.refused += 1
-        verdict = refusals.verdict(problem)
-        done = pb.Done(seq=start.seq, reason=ON_WIRE[verdict.reason], error=problem.to_bytes())
-        if no_room is not None:
-            done.needed_blocks, done.free_blocks = no_room.needed_blocks, no_room.free_blocks
-        # A second showing of a grant must not free what the first one holds.
-        if grant is not None:
-            done.claim.CopyFrom(grant.claim)
-            if claim_in_core(grant.claim) not in self.account.live:
-                ended = worker_pb2.Ended(claim=grant.claim, reason=done.reason)
-                self.account.tell_ended(grant.router, ended)
-        stream.done(done)
-
-    def _fit(self, sequence: Sequence, needed: Blocks) -> NoRoom | None:
-        """Lower the claim to what is needed. A grant that is too small is never stretched."""
-        pool, claim = self.account.pool, sequence.claim
-        holding = pool.holding(claim)
-        if holding is None:  # an open request: it takes its blocks only now
-            return pool.take(claim, needed, sequence.choices, sequence.owner)
-        if needed > holding.blocks:
-            return NoRoom(needed, pool.free_blocks, holding.slots, pool.free_slots)
-        if needed < holding.blocks:
-            pool.resize(claim, needed)
-            self.account.tell_changed(sequence)
-        return None
-
-    def _facts(self) -> Facts:
-        if self.account.facts is None:
-            raise LookupError("a sequence was accepted before the engine was ready")
-        return self.account.facts

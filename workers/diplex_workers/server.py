@@ -23,6 +23,7 @@ from diplex_workers.gate import Gate
 from diplex_workers.link import serve_link
 from diplex_workers.metrics import WorkerMetrics
 from diplex_workers.news import EngineNews
+from diplex_workers.reception import Reception
 from diplex_workers.sequence import Sequence, Verdict
 from diplex_workers.session import serve_generate, serve_session
 from diplex_workers.settings import WorkerSettings
@@ -43,8 +44,8 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 class WorkerService(worker_pb2_grpc.WorkerServicer):
     """The four methods, each handed on at once."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
         self._streams: set[TokenStream] = set()
 
     async def Session(  # type: ignore[override]
@@ -53,24 +54,24 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
         stream = TokenStream()
         self._streams.add(stream)
         try:
-            await serve_session(self._desk, stream, request_iterator, context)
+            await serve_session(self._reception, stream, request_iterator, context)
         finally:
             self._streams.discard(stream)
 
     async def Generate(  # type: ignore[override]
         self, request: worker_pb2.WorkerGenerateRequest, context: Context
     ) -> None:
-        await serve_generate(self._desk, TokenStream(), request, context)
+        await serve_generate(self._reception, TokenStream(), request, context)
 
     async def Link(  # type: ignore[override]
         self, request_iterator: AsyncIterator[worker_pb2.WorkerLinkRequest], context: Context
     ) -> None:
-        await serve_link(self._desk, request_iterator, context)
+        await serve_link(self._reception.desk, request_iterator, context)
 
     async def GetInfo(
         self, request: worker_pb2.WorkerGetInfoRequest, context: Context
     ) -> worker_pb2.WorkerGetInfoResponse:
-        return self._desk.account.snapshot()
+        return self._reception.account.snapshot()
 
     def close(self) -> None:
         """Let every session end with what runs on it."""
@@ -94,11 +95,12 @@ async def run(
     """
     account = Account(settings, secrets.randbits(63), LoopClock(), engine)
     counting = _Counting(engine)
-    desk = Desk(account, Gate(settings.name, account.boot, settings.keys), counting.begin)
+    desk = Desk(account, Gate(settings.name, account.boot, settings.keys))
+    reception = Reception(desk, counting.begin)
     account.observers.append(SpanWriter(settings))
     metrics = WorkerMetrics(account)
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    service = WorkerService(desk)
+    service = WorkerService(reception)
     worker_pb2_grpc.add_WorkerServicer_to_server(service, server)
     health = add_standard_services(server, [SERVICE])
     port = await bind(server, settings.host, settings.port, option="--port")
@@ -109,7 +111,7 @@ async def run(
         started(port)
         tasks = [
             asyncio.create_task(_serve_engine(engine, EngineNews(desk)), name="engine"),
-            asyncio.create_task(counting.run(desk), name="counting"),
+            asyncio.create_task(counting.run(reception), name="counting"),
             asyncio.create_task(_tell_health(account, health), name="health"),
         ]
         try:
@@ -180,19 +182,19 @@ class _Counting:
     def begin(self, sequence: Sequence) -> None:
         self._asked.put(sequence)
 
-    async def run(self, desk: Desk) -> None:
+    async def run(self, reception: Reception) -> None:
         async with asyncio.TaskGroup() as tasks:
             while sequences := await self._asked.gather():
                 for sequence in sequences:
-                    tasks.create_task(self._count(desk, sequence))
+                    tasks.create_task(self._count(reception, sequence))
 
-    async def _count(self, desk: Desk, sequence: Sequence) -> None:
+    async def _count(self, reception: Reception, sequence: Sequence) -> None:
         try:
             counted = await self._engine.count(sequence.model, sequence.prompt)
         except Problem as problem:
-            desk.uncountable(sequence, problem)
+            reception.uncountable(sequence, problem)
         else:
-            desk.counted(sequence, counted)
+            reception.counted(sequence, counted)
 
 
 def _advertised(settings: WorkerSettings, port: int) -> str:

@@ -8,14 +8,16 @@ import grpc
 
 from diplex.v1 import worker_pb2
 from diplex.wire.status import Problem
-from diplex_workers.desk import Desk
+from diplex_workers.reception import Reception
 from diplex_workers.stream import TokenStream
 
 Requests: TypeAlias = AsyncIterator[worker_pb2.WorkerSessionRequest]
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
-async def serve_session(desk: Desk, stream: TokenStream, requests: Requests, context: Context) -> None:
+async def serve_session(
+    reception: Reception, stream: TokenStream, requests: Requests, context: Context
+) -> None:
     """Many sequences on one stream, until the client leaves, or half-closes and its last one is done.
 
     Raises:
@@ -23,18 +25,18 @@ async def serve_session(desk: Desk, stream: TokenStream, requests: Requests, con
     """
     try:
         async with asyncio.TaskGroup() as tasks:
-            orders = tasks.create_task(_take_orders(desk, stream, requests))
+            orders = tasks.create_task(_take_orders(reception, stream, requests))
             while (frame := await stream.frame()) is not None:
                 await context.write(frame)
             orders.cancel()
     finally:
-        desk.stream_ended(stream)
+        reception.desk.stream_ended(stream)
     if not orders.cancelled() and (problem := orders.result()) is not None:
         await problem.abort(context)
 
 
 async def serve_generate(
-    desk: Desk, stream: TokenStream, request: worker_pb2.WorkerGenerateRequest, context: Context
+    reception: Reception, stream: TokenStream, request: worker_pb2.WorkerGenerateRequest, context: Context
 ) -> None:
     """One sequence. Its last message holds `done`; what went wrong is the call's status besides.
 
@@ -49,9 +51,9 @@ async def serve_generate(
     error = b""
     try:
         if start.HasField("grant"):
-            desk.start(start, stream)
+            reception.start(start, stream)
         else:
-            desk.start_open(start, stream, request.max_tokens, request.choices)
+            reception.start_open(start, stream, request.max_tokens, request.choices)
         stream.half_close()
         while (frame := await stream.frame()) is not None:
             done = frame.done[0] if frame.done else None
@@ -60,21 +62,21 @@ async def serve_generate(
     except Problem as problem:
         await problem.abort(context)
     finally:
-        desk.stream_ended(stream)
+        reception.desk.stream_ended(stream)
     if error:
         await Problem.from_bytes(error).abort(context)
 
 
-async def _take_orders(desk: Desk, stream: TokenStream, requests: Requests) -> Problem | None:
+async def _take_orders(reception: Reception, stream: TokenStream, requests: Requests) -> Problem | None:
     """Carry out what the client says, in its order; answers what it did wrong, if that ended it."""
     try:
         async for request in requests:
             for start in request.starts:
-                desk.start(start, stream)
+                reception.start(start, stream)
             for window in request.windows:
-                desk.window(stream, window.seq, window.upto)
+                reception.desk.window(stream, window.seq, window.upto)
             for seq in request.cancels:
-                desk.cancel(stream, seq)
+                reception.desk.cancel(stream, seq)
     except Problem as problem:
         stream.break_off()
         return problem

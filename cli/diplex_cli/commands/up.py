@@ -21,7 +21,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from diplex_cli import process, reader
-from diplex_cli.arrival import Arrived, arrived
+from diplex_cli.announcement import Arrived
+from diplex_cli.arrival import arrived
 from diplex_cli.configured import GRANTS_KEY, add_config, grants_key, remark
 from diplex_cli.deployment import Deployment, planned
 from diplex_cli.failures import NotFine

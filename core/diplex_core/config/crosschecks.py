@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from diplex_core.config.faults import Fault, Path, unknown
-from diplex_core.config.values import METRICS_ABOVE, Config
+from diplex_core.config.values import EVERYWHERE, METRICS_ABOVE, Config
 
 Tree: TypeAlias = Mapping[str, Any]
 
@@ -157,7 +157,7 @@ def shared_ports(config: Config) -> Iterator[Fault]:
     taken: dict[int, list[tuple[str, Path]]] = {}
     for host, port, path in listeners:
         for other_host, other in taken.get(port, ()) if port else ():
-            if host == other_host or {"0.0.0.0", "::"} & {host, other_host}:
+            if host == other_host or EVERYWHERE.keys() & {host, other_host}:
                 note = f" (its metrics are at its port + {METRICS_ABOVE})" if path[0] == "packages" else ""
                 yield Fault(
                     path, f"port {port} is taken by {'.'.join(map(str, other))}{note}", mend="another port"

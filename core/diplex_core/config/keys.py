@@ -2,19 +2,8 @@
 
 from typing import Final, get_args
 
-from diplex_core.config.shapes import (
-    ByKind,
-    Flag,
-    Key,
-    ListOf,
-    Named,
-    NumberOr,
-    OneOf,
-    Real,
-    Section,
-    Text,
-    Whole,
-)
+from diplex_core.config.sections import ByKind, Key, ListOf, Named, NumberOr, Section
+from diplex_core.config.shapes import Flag, OneOf, Real, Text, Whole
 from diplex_core.config.values import Api
 from diplex_core.words import Pattern, Reserve, WhenLate
 

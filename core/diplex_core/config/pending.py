@@ -1,14 +1,14 @@
-"""What a configuration says and the running code does not do yet. Said by `config check` and at each start.
+"""What a configuration says and diplex does not do yet: said by `config check` and at each start.
 
 When a part learns to act on a word, its line goes from here.
 """
 
 from collections.abc import Iterator
 
-from diplex_core.config.faults import Fault
-from diplex_core.config.values import Config, SimConfig, WorkerConfig
+from diplex_core.config.faults import Fault, Path
+from diplex_core.config.values import EVERYWHERE, Config, SimConfig, WorkerConfig
 from diplex_core.model import chapter
-from diplex_core.words import Pattern, Reserve, Tier, WhenLate
+from diplex_core.words import Pattern, Reserve, Tenant, Tier, WhenLate
 
 SIMULATED_PATTERNS = (Pattern.A, Pattern.C)
 
@@ -30,28 +30,30 @@ def cannot_run(worker: WorkerConfig) -> str | None:
 
 
 def remarks(config: Config) -> Iterator[Fault]:
-    """Everything in a configuration that has no effect yet, or never will have one."""
+    """Whatever in a right configuration has no effect, or one that may surprise."""
     for worker in config.workers:
-        if reason := cannot_run(worker):
-            yield Fault(
-                ("packages", worker.package), f"not yet acted on: {worker.name} is left out: {reason}"
-            )
+        yield from _of_worker(worker)
     for tier in config.rules.tiers.values():
         for key, what in _of_tier(tier):
             yield Fault(("tiers", tier.name, key), f"not yet acted on: {what}")
         for model in tier.promises_by_model.keys() - config.models.keys():
             yield Fault(("tiers", tier.name, "models", model), "is not one of models: never used")
     for tenant in config.rules.tenants:
-        if tenant.max_tokens_per_minute is not None:
-            path = ("tenants", tenant.name, "max_tokens_per_minute")
-            yield Fault(path, "not yet acted on: nothing is counted against a quota")
-        if tenant.weight != 1:
-            path = ("tenants", tenant.name, "weight")
-            yield Fault(path, "not yet acted on: requests are served in the order of their arrival")
+        for key, what in _of_tenant(tenant):
+            yield Fault(("tenants", tenant.name, key), f"not yet acted on: {what}")
     served = {worker.model.name for worker in config.workers}
     for model in config.models:
         if model not in served:
             yield Fault(("models", model), "no package serves it")
+
+
+def _of_worker(worker: WorkerConfig) -> Iterator[Fault]:
+    path: Path = ("packages", worker.package)
+    if reason := cannot_run(worker):
+        yield Fault(path, f"not yet acted on: {worker.name} is left out: {reason}")
+    if worker.host in EVERYWHERE and worker.spawned and not worker.advertise:
+        told = f"clients on other machines are told {worker.address}, which is their own"
+        yield Fault(path, told, mend=f"advertise: this-machine:{worker.port}")
 
 
 def _of_tier(tier: Tier) -> Iterator[tuple[str, str]]:
@@ -65,3 +67,10 @@ def _of_tier(tier: Tier) -> Iterator[tuple[str, str]]:
         yield "when_late", "only max_queue_ms, which is missing, ends a wait"
     if tier.deadline is not None:
         yield "deadline_s", "only a request's own timeout ends it"
+
+
+def _of_tenant(tenant: Tenant) -> Iterator[tuple[str, str]]:
+    if tenant.max_tokens_per_minute is not None:
+        yield "max_tokens_per_minute", "nothing is counted against a quota"
+    if tenant.weight != 1:
+        yield "weight", "requests are served in the order of their arrival"

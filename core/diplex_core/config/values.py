@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from types import MappingProxyType
+from typing import ClassVar, Final, Literal, TypeAlias
 
 from diplex_core.words import Blocks, Pattern, Rules, Slots, Tokens
 
 Api: TypeAlias = Literal["openai", "vllm", "sglang", "trtllm", "llamacpp"]
 
-METRICS_ABOVE = 100
+EVERYWHERE: Final = MappingProxyType({"0.0.0.0": "127.0.0.1", "::": "::1"})
+"""Hosts that mean every address of a machine, and the loopback address that each includes."""
+
+METRICS_ABOVE: Final = 100
 """A worker's metrics port is this far above its gRPC port."""
 
 
@@ -150,5 +154,5 @@ def reachable(host: str, port: int) -> str:
     >>> reachable("0.0.0.0", 7600), reachable("::1", 7600)
     ('127.0.0.1:7600', '[::1]:7600')
     """
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    host = EVERYWHERE.get(host, host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

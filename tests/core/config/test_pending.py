@@ -10,12 +10,12 @@ from diplex_core.config import Config, cannot_run, remarks
 Built = Callable[..., Config]
 
 
-def remarks(config: Config) -> list[str]:
+def told(config: Config) -> list[str]:
     return [fault.lines()[0] for fault in remarks(config)]
 
 
 def test_a_configuration_that_is_acted_on_whole_has_no_remark(built: Built):
-    assert remarks(built()) == []
+    assert told(built()) == []
 
 
 @pytest.mark.parametrize(
@@ -64,18 +64,28 @@ def test_a_configuration_that_is_acted_on_whole_has_no_remark(built: Built):
     ],
 )
 def test_what_is_not_acted_on_is_said(built: Built, path: tuple[str, ...], value: Any, remark: str):
-    (said,) = remarks(built((path, value)))
+    (said,) = told(built((path, value)))
     assert said.startswith(remark)
+
+
+def test_a_worker_that_listens_everywhere_must_say_where_clients_reach_it(built: Built):
+    everywhere = (("packages", "pkg0", "host"), "0.0.0.0")
+    (fault,) = remarks(built(everywhere))
+    assert fault.lines() == (
+        "packages.pkg0: clients on other machines are told 127.0.0.1:7610, which is their own",
+        "  mend:  advertise: this-machine:7610",
+    )
+    assert told(built(everywhere, (("packages", "pkg0", "advertise"), "gpu7:7610"))) == []
 
 
 def test_a_rejection_with_a_bound_is_acted_on(built: Built):
     late = (("tiers", "standard", "when_late"), "reject"), (("tiers", "standard", "max_queue_ms"), 200)
-    assert remarks(built(*late)) == []
+    assert told(built(*late)) == []
 
 
 def test_a_model_that_nothing_serves_is_said(built: Built):
     config = built((("models", "other"), None), (("default_model",), "big"))
-    assert remarks(config) == ["models.other: no package serves it"]
+    assert told(config) == ["models.other: no package serves it"]
 
 
 def test_engines_that_are_not_simulated_run_in_every_pattern(built: Built):

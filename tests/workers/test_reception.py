@@ -151,7 +151,7 @@ def test_output_is_cut_to_what_the_context_leaves(house):
 def test_a_prompt_that_the_engine_cannot_read_fails_and_frees_its_claim(house):
     house.begin()
     problem = Problem(grpc.StatusCode.INVALID_ARGUMENT, "no JSON", "BAD_PROMPT")
-    house.desk.uncountable(house.uncounted[0], problem)
+    house.reception.uncountable(house.uncounted[0], problem)
     assert (house.done().reason, house.used) == (FAILED, (0, 0))
 
 
@@ -188,13 +188,13 @@ def open_start(**more: object) -> worker_pb2.Start:
 
 def test_a_closed_worker_takes_no_request_without_a_grant(house):
     with pytest.raises(Problem) as refused:
-        house.desk.start_open(open_start(), house.stream, 10, 1)
+        house.reception.start_open(open_start(), house.stream, 10, 1)
     assert refused.value.code is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_an_open_worker_takes_a_request_without_a_grant_and_shows_it_as_foreign(new_house):
     house = new_house(open_to_all=True)
-    house.desk.start_open(open_start(), house.stream, 60, 2)
+    house.reception.start_open(open_start(), house.stream, 60, 2)
     assert house.used == (0, 0)
     house.counted(100)
     assert house.used == (3 + 2 * 2, 2)
@@ -208,7 +208,7 @@ def test_an_open_request_that_finds_no_room_is_refused(new_house):
     house.begin(1, blocks=100)
     house.uncounted.clear()  # the engine is still at its prompt
     mine = TokenStream()
-    house.desk.start_open(open_start(), mine, 60, 1)
+    house.reception.start_open(open_start(), mine, 60, 1)
     house.counted(100)
     assert house.done(mine).reason == REFUSED
     assert house.used == (100, 1)
