@@ -84,7 +84,7 @@ test-long: setup ## what takes minutes: silence, hostile time with many seeds
 	@$(PYTEST) -m long tests
 
 test-clients: setup ## the official openai package against the shim
-	@$(PYTEST) tests/rest/test_openai_client.py
+	@$(PYTEST) tests/rest
 
 test-chaos: setup ## clients, workers and routers killed under load
 	@$(PYTEST) $(CHAOS)

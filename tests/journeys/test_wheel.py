@@ -130,6 +130,21 @@ def test_smollm2_without_its_weights_is_told_with_the_command_that_fetches_them(
     assert len(done.stderr.strip().splitlines()) <= 2
 
 
+@pytest.mark.long  # it downloads 93 MB
+def test_smollm2_answers_once_its_weights_are_fetched(
+    installed: Path, fleet: Callable[..., Any], tmp_path: Path
+):
+    program, cache = installed / "diplex", {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    # A fresh environment may have no pip; uv does as well where it is on PATH.
+    env = {**CLEAN, **cache, "PATH": f"{CLEAN['PATH']}:{UV.parent}"}
+    subprocess.run([program, "fetch", "smollm2"], cwd=tmp_path, env=env, check=True, timeout=300)
+    running = fleet(None, program=(str(program),), env=cache)
+    question = [{"role": "user", "content": "Name three rivers."}]
+    body = json.dumps({"model": "smollm2-135m-instruct", "messages": question, "max_tokens": 8})
+    answer = json.loads(run("curl", "-s", f"{running.rest}/v1/chat/completions", "-d", body, cwd=tmp_path))
+    assert answer["usage"]["completion_tokens"] == 8
+
+
 SMOLLM2 = """\
 models:
   smollm2-135m-instruct: {profile: smollm2-135m}

@@ -197,7 +197,7 @@ class House:
         return self.account.pool.used_blocks, self.account.pool.used_slots
 
 
-START_WORDS = {"model", "prompt", "sampling", "window_upto", "resume", "timeout_ms"}
+START_WORDS = {"model", "prompt", "sampling", "window_upto", "resume", "timeout_ms", "traceparent"}
 
 
 @pytest.fixture

@@ -229,6 +229,13 @@ def test_a_raise_without_room_is_answered_with_the_old_size_and_a_want(house):
     assert [w.blocks for w in report.wants] == [101]
 
 
+def test_an_order_never_lowers_a_claim(house):
+    house.run()
+    house.report()
+    house.desk.raise_claim("r1", raise_(2, 7))
+    assert [(h.blocks, h.answers_raise) for h in house.report().held] == [(6, 7)]
+
+
 def test_each_of_two_raises_is_answered(house):
     house.run()
     house.report()

@@ -142,6 +142,12 @@ def test_a_prompt_beyond_the_context_is_invalid_with_the_numbers(house, tokens: 
     assert "2048" in problem.message
 
 
+def test_a_bound_beyond_the_context_is_left_to_the_engine(house):
+    claim = house.begin(blocks=100, max_tokens=64)
+    house.counted(2100, exact=False)
+    assert house.engine.jobs[claim].max_tokens == 64
+
+
 def test_output_is_cut_to_what_the_context_leaves(house):
     claim = house.begin(blocks=100, max_tokens=64)
     house.counted(2000)

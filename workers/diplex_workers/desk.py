@@ -1,8 +1,8 @@
 """The desk: what runs on this worker, and how each of it ends.
 
 Cancels and windows come in from clients, stops and raises from routers; what follows goes out on the streams
-and feeds. Everything is a plain call and none waits. A claim is freed once the engine has let go of it, by way
-of `finish`, whatever ended it.
+and feeds. Everything is a plain call and none waits. A claim is freed once the engine has let go of it, by
+way of `finish`, whatever ended it.
 """
 
 from typing import Final
@@ -10,8 +10,7 @@ from typing import Final
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import worker_pb2
 from diplex.wire.status import Problem
-from diplex_core.pool import NoRoom
-from diplex_core.words import EndReason, Seconds, Tokens
+from diplex_core.words import Blocks, EndReason, Seconds, Tokens
 from diplex_workers import refusals
 from diplex_workers.account import Account
 from diplex_workers.claims import ON_WIRE, claim_in_core, stop_reason
@@ -86,7 +85,10 @@ class Desk:
         if sequence is None or sequence.owner != router:
             feed.ended(worker_pb2.Ended(claim=order.claim, reason=pb.END_REASON_REVOKED))
             return
-        if account.pool.resize(claim, order.blocks) is not None:
+        holding = account.pool.holding(claim)
+        # Never lowered by an order: what the engine may already have filled stays paid for.
+        more = holding is not None and order.blocks > holding.blocks
+        if more and account.pool.resize(claim, order.blocks) is not None:
             feed.wants(claim, order.blocks)
         feed.answer(claim, order.id)
 
@@ -97,8 +99,12 @@ class Desk:
 
     # The end of a sequence.
 
-    def finish(self, sequence: Sequence, verdict: Verdict, no_room: NoRoom | None = None) -> None:
-        """Its engine has let go of it, or never had it: free its claim and say `done`."""
+    def finish(self, sequence: Sequence, verdict: Verdict, *, needed: Blocks = 0) -> None:
+        """Its engine has let go of it, or never had it: free its claim and say `done`.
+
+        Args:
+            needed: blocks that it would take, where it was refused for want of them.
+        """
         if sequence.over:
             return
         sequence.over, sequence.ended = True, self.account.clock.now()
@@ -108,8 +114,8 @@ class Desk:
         done = sequence.done(verdict)
         if verdict.reason is EndReason.REFUSED:
             self.account.refused += 1
-        if no_room is not None:
-            done.needed_blocks, done.free_blocks = no_room.needed_blocks, self.account.pool.free_blocks
+        if needed:
+            done.needed_blocks, done.free_blocks = needed, self.account.pool.free_blocks
         if sequence.held_back and verdict.reason in _ALL_IS_SAID:
             sequence.last_word = done
             return

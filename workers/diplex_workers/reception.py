@@ -91,21 +91,20 @@ class Reception:
         sequence.counted = counted
         if counted.exact:
             account.bounds[sequence.model].learn(sequence.prompt, counted.tokens)
-        if counted.tokens >= facts.context:
-            self.desk.finish(
-                sequence, Verdict(EndReason.FAILED, refusals.too_long(counted.tokens, facts.context))
-            )
-            return
-        sequence.max_tokens = min(sequence.max_tokens, facts.context - counted.tokens)
+            if counted.tokens >= facts.context:
+                self.desk.finish(sequence, refusals.verdict(refusals.too_long(counted.tokens, facts.context)))
+                return
+            # Of a bound nobody knows whether the prompt comes near it: there the engine is the judge.
+            sequence.max_tokens = min(sequence.max_tokens, facts.context - counted.tokens)
         left = sequence.max_tokens - sequence.from_index
         if left < 1:
             self.desk.finish(sequence, Verdict(EndReason.LENGTH))
             return
         to_read = counted.tokens + sequence.from_index
         needed = blocks_needed(to_read, left, facts.block_tokens, choices=sequence.choices)
-        no_room = self._fit(sequence, needed)
-        if no_room is not None:
-            self.desk.finish(sequence, Verdict(EndReason.REFUSED, refusals.no_room(no_room)), no_room)
+        objection = self._fit(sequence, needed, to_read)
+        if objection is not None:
+            self.desk.finish(sequence, refusals.verdict(objection), needed=needed)
             return
         sequence.submitted = True
         account.engine.submit(
@@ -196,14 +195,15 @@ class Reception:
                 self.account.tell_ended(grant.router, ended)
         stream.done(done)
 
-    def _fit(self, sequence: Sequence, needed: Blocks) -> NoRoom | None:
+    def _fit(self, sequence: Sequence, needed: Blocks, to_read: Tokens) -> Problem | None:
         """Lower the claim to what is needed. A grant that is too small is never stretched."""
         pool, claim = self.account.pool, sequence.claim
         holding = pool.holding(claim)
         if holding is None:  # an open request: it takes its blocks only now
-            return pool.take(claim, needed, sequence.choices, sequence.owner)
+            no_room = pool.take(claim, needed, sequence.choices, sequence.owner)
+            return None if no_room is None else refusals.no_room(no_room)
         if needed > holding.blocks:
-            return NoRoom(needed, pool.free_blocks, holding.slots, pool.free_slots)
+            return refusals.grant_too_small(holding.blocks, needed, to_read)
         if needed < holding.blocks:
             pool.resize(claim, needed)
             self.account.tell_changed(sequence)

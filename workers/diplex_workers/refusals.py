@@ -7,7 +7,7 @@ import grpc
 
 from diplex.wire.status import Problem
 from diplex_core.pool import NoRoom
-from diplex_core.words import EndReason, Seconds, Tokens
+from diplex_core.words import Blocks, EndReason, Seconds, Tokens
 from diplex_workers.sequence import Verdict
 
 # With these the same request may be taken later, or elsewhere: REFUSED, and the client asks again.
@@ -28,6 +28,16 @@ def no_room(room: NoRoom) -> Problem:
         f"the request {room}. Mend: ask the router again",
         "NO_ROOM",
         metadata={"needed_blocks": str(room.needed_blocks), "free_blocks": str(room.free_blocks)},
+    )
+
+
+def grant_too_small(granted: Blocks, needed: Blocks, prompt: Tokens) -> Problem:
+    return Problem(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        f"the grant holds {granted} KV blocks, and the request needs {needed}: {prompt} tokens are to be read. "
+        "Mend: ask the router again",
+        "GRANT_TOO_SMALL",
+        metadata={"needed_blocks": str(needed), "prompt_tokens": str(prompt)},
     )
 
 

@@ -18,10 +18,10 @@ _BAD: Final = frozenset({EndReason.FAILED, EndReason.REFUSED})
 
 
 class SpanWriter:
-    """An observer of ended sequences."""
+    """An observer of ended sequences. `provider` None: the process's own."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
-        self._tracer = trace.get_tracer("diplex.worker")
+    def __init__(self, settings: WorkerSettings, provider: trace.TracerProvider | None = None) -> None:
+        self._tracer = trace.get_tracer("diplex.worker", tracer_provider=provider)
         self._placement = {
             "diplex.worker": settings.name,
             "diplex.package": settings.package,

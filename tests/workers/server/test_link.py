@@ -36,6 +36,7 @@ async def test_a_claims_life_is_reported_as_it_happens_and_numbered(serve):
         client = worker.client()
         await client.send(starts=[worker.start(1)])
         await link.until(lambda: link.ended(1))
+        await client.until(lambda: client.done)
         held = link.held(1)
         assert (held[0].prefilled, held[-1].prefilled) == (False, True)
         assert held[-1].blocks == 1  # of the ten that were granted: 3 + 20 tokens
