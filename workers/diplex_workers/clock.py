@@ -1,6 +1,7 @@
 """The worker's time: seconds since it started, and a call at a later moment. Tests invent their own."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -23,14 +24,17 @@ class Clock(Protocol):
 
 
 class LoopClock:
-    """The running event loop's time, from now on."""
+    """The process's monotonic clock, from now on, with the running event loop's timers.
+
+    Not the loop's own time: uvloop keeps that in whole milliseconds, as of its last turn.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._started = self._loop.time()
+        self._started = time.monotonic()
 
     def now(self) -> Seconds:
-        return self._loop.time() - self._started
+        return time.monotonic() - self._started
 
     def at(self, when: Seconds, do: Callable[[], None]) -> asyncio.TimerHandle:
-        return self._loop.call_at(self._started + when, do)
+        return self._loop.call_later(max(0.0, when - self.now()), do)

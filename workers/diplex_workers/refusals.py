@@ -34,7 +34,7 @@ def no_room(room: NoRoom) -> Problem:
 def grant_too_small(granted: Blocks, needed: Blocks, prompt: Tokens) -> Problem:
     return Problem(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
-        f"the grant holds {granted} KV blocks, and the request needs {needed}: {prompt} tokens are to be read. "
+        f"the grant holds {granted} KV blocks, and the request needs {needed} for {prompt} tokens of prompt. "
         "Mend: ask the router again",
         "GRANT_TOO_SMALL",
         metadata={"needed_blocks": str(needed), "prompt_tokens": str(prompt)},

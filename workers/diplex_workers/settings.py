@@ -19,8 +19,6 @@ class WorkerSettings:
             wildcard, which is no address).
         keys: that grants and hellos are signed with; without them only an open worker serves.
         open: take requests without a grant, over `Generate`.
-        seed: for what may be repeatable. The boot number is not: a restarted worker must be told from the
-            one before, so it is drawn anew each time.
         drain: longest wait for running sequences when it is told to stop.
     """
 
@@ -36,5 +34,4 @@ class WorkerSettings:
     advertise: str | None = None
     keys: Keys | None = field(default=None, repr=False)
     open: bool = False
-    seed: int = 0
     drain: Seconds = 30.0

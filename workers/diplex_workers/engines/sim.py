@@ -1,10 +1,11 @@
-"""The simulated B200: the core's batch, driven by the event loop's time on absolute deadlines.
+"""The simulated B200: the core's batch, driven in real time on absolute deadlines.
 
 An iteration ends when the model says, counted from the end of the one before: a late wake-up makes nothing
 slower, the next iterations catch up. Everything it says of itself is labelled simulated.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -105,7 +106,7 @@ class SimEngine:
 
     async def serve(self, host: Host) -> None:
         host.ready(self._facts)
-        now = asyncio.get_running_loop().time
+        now = time.monotonic  # not the loop's time: uvloop keeps that in whole milliseconds
         end = now()
         while True:
             if self._batch.idle and not self._impossible:
