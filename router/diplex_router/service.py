@@ -91,13 +91,15 @@ class RouterService(router_pb2_grpc.RouterServicer):
             except Problem as problem:
                 await problem.abort(context)
         traceparent, tracestate = _trace_in(context)
+        sampling = request.sampling
+        sampling.max_tokens_stated = request.max_tokens > 0
         return Wanted(
             request_id=request_id,
             model=request.model or self._view.default_model,
             tier=request.tier,
             api_key=request.api_key or _key_in(context),
             prompt=request.prompt,
-            sampling=request.sampling,
+            sampling=sampling,
             prompt_tokens=tokens,
             exact=exact,
             max_tokens=request.max_tokens,

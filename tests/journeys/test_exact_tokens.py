@@ -60,7 +60,6 @@ async def over_generate(fleet: Any, asked: list[Asked]) -> list[Answered]:
                     tier=tier,
                     max_tokens=tokens,
                     prompt=pb.Prompt(chat=pb.Chat(messages=payload)),
-                    sampling=pb.Sampling(max_tokens_stated=True),
                 )
             )
             text, place, end = "", 0, ""
