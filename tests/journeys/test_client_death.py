@@ -32,11 +32,32 @@ async def main(target, messages, tokens):
 asyncio.run(main(*json.loads(sys.argv[1])))
 """
 
+# The same for a client that knows no grants: its tokens come through the router.
+PROXIED_CLIENT = """
+import json, sys, grpc
+from diplex.v1 import generation_pb2 as pb, router_pb2, router_pb2_grpc
+target, messages, tokens = json.loads(sys.argv[1])
+prompt = pb.Prompt(chat=pb.Chat(messages=json.dumps(messages).encode()))
+stub = router_pb2_grpc.RouterStub(grpc.insecure_channel(target))
+request = router_pb2.RouterGenerateRequest(prompt=prompt, tier="standard", max_tokens=tokens)
+for answer in stub.Generate(request):
+    if answer.tokens:
+        print("began", flush=True)
+"""
 
-async def grpc_client_killed(fleet: Any) -> AsyncGenerator[str, None]:
+
+def sdk_client_killed(fleet: Any) -> AsyncGenerator[str, None]:
+    return client_killed(fleet, CLIENT)
+
+
+def proxied_client_killed(fleet: Any) -> AsyncGenerator[str, None]:
+    return client_killed(fleet, PROXIED_CLIENT)
+
+
+async def client_killed(fleet: Any, program: str) -> AsyncGenerator[str, None]:
     arguments = json.dumps([fleet.router, QUESTION, LONG])
     client = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CLIENT, arguments, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", program, arguments, stdout=asyncio.subprocess.PIPE
     )
     assert client.stdout
     assert await asyncio.wait_for(client.stdout.readline(), 30) == b"began\n"
@@ -63,7 +84,7 @@ async def rest_socket_closed(fleet: Any) -> AsyncGenerator[str, None]:
 
 
 @pytest.mark.parametrize("config", [pytest.param((), id="sim"), pytest.param((REAL,), id="llamacpp")])
-@pytest.mark.parametrize("client", [grpc_client_killed, rest_socket_closed])
+@pytest.mark.parametrize("client", [sdk_client_killed, proxied_client_killed, rest_socket_closed])
 async def test_its_blocks_are_free_within_a_second(
     fleet: Any, client: Callable[[Any], AsyncGenerator[str, None]], config: tuple[str, ...]
 ):
