@@ -12,7 +12,7 @@ import grpc
 from diplex.v1 import router_pb2, router_pb2_grpc
 from diplex.wire.frames import WorkerStreams
 from diplex.wire.metrics_http import serve_metrics
-from diplex.wire.serving import SERVER_OPTIONS, add_standard_services, bind
+from diplex.wire.serving import SERVER_OPTIONS, HealthControl, add_standard_services, bind, until_stopped
 from diplex_core.admission import Admission
 from diplex_core.events import Ticked
 from diplex_router.driver import Driver
@@ -69,10 +69,10 @@ async def run(
         tasks = [
             asyncio.create_task(links.run(), name="links"),
             asyncio.create_task(_tick(driver), name="ticks"),
-            asyncio.create_task(_announce(ready, service, health.set_serving), name="readiness"),
+            asyncio.create_task(_announce(ready, service, health), name="readiness"),
         ]
         try:
-            await _until(stop, tasks)
+            await until_stopped(stop, tasks)
         finally:
             await health.set_serving(False)
             await server.stop(_GRACE)
@@ -88,24 +88,9 @@ async def _tick(driver: Driver) -> None:
         driver.tell(Ticked())
 
 
-async def _announce(
-    ready: asyncio.Event, service: RouterService, set_serving: Callable[[bool], object]
-) -> None:
+async def _announce(ready: asyncio.Event, service: RouterService, health: HealthControl) -> None:
     await ready.wait()
     service.ready()
-    answer = set_serving(True)
-    if asyncio.iscoroutine(answer):
-        await answer
+    await health.set_serving(True)
     log.info("ready: the ledger is rebuilt")
     await asyncio.Event().wait()
-
-
-async def _until(stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
-    """Wait for `stop`; a task that ends before has failed, and its failure is the router's."""
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {stopping}:
-            task.result()
-    finally:
-        stopping.cancel()

@@ -12,7 +12,7 @@ import grpc
 from diplex.v1 import worker_pb2, worker_pb2_grpc
 from diplex.wire.coalesce import Outbox
 from diplex.wire.metrics_http import serve_metrics
-from diplex.wire.serving import SERVER_OPTIONS, HealthControl, add_standard_services, bind
+from diplex.wire.serving import SERVER_OPTIONS, HealthControl, add_standard_services, bind, until_stopped
 from diplex.wire.status import Problem
 from diplex_core.words import Seconds
 from diplex_workers.account import Account
@@ -115,8 +115,8 @@ async def run(
             asyncio.create_task(_tell_health(account, health), name="health"),
         ]
         try:
-            if await _first_of(stop, tasks):
-                await _drain(desk, service)
+            await until_stopped(stop, tasks)
+            await _drain(desk, service)
         finally:
             service.close()
             account.close_links()
@@ -141,18 +141,6 @@ async def _tell_health(account: Account, health: HealthControl) -> None:
         await health.set_serving(not account.problem and not account.draining)
         await changed.wait()
         changed.clear()
-
-
-async def _first_of(stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> bool:
-    """Wait for `stop`. A task that ends before has failed, and its failure is the worker's."""
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {stopping}:
-            task.result()
-    finally:
-        stopping.cancel()
-    return stop.is_set()
 
 
 async def _drain(desk: Desk, service: WorkerService) -> None:

@@ -1,8 +1,9 @@
 """How every channel and server of diplex is set up, so that both ends agree on silence, size and ports."""
 
+import asyncio
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import grpc
@@ -86,6 +87,17 @@ def why_not(host: str, port: int, option: str) -> str:
                 f"cannot listen on port {port} of {host}: {error.strerror}. Mend: another host, or {option} N"
             )
     return f"port {port} on {host} is taken. Mend: end what uses it, or {option} N"
+
+
+async def until_stopped(stop: asyncio.Event, tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Wait for `stop`. A task that ends before has failed, and its failure is raised here."""
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopping}:
+            task.result()
+    finally:
+        stopping.cancel()
 
 
 class HealthControl:

@@ -170,7 +170,7 @@ class TestWhatItIs:
         async with attached(capacity_blocks=None, wait=False) as stage:
             await stage.host.until(lambda: stage.host.reasons)
         assert stage.host.reasons[0].endswith(
-            "does not say how many KV blocks it has. Mend: the package's engine.capacity_blocks"
+            "does not say how many KV blocks it has. Mend: the package's kv_blocks"
         )
 
     async def test_a_model_that_it_does_not_have_names_those_that_it_has(self, server, attached):

@@ -201,9 +201,9 @@ class AttachEngine:
             version=f"{settings.api} {offered.version}".strip(),
             models=(ModelFacts(settings.model),),
             block_tokens=block,
-            capacity_blocks=blocks or self._unsaid("how many KV blocks it has", "capacity_blocks"),
+            capacity_blocks=blocks or self._unsaid("how many KV blocks it has", "kv_blocks"),
             capacity_slots=settings.slots or offered.slots or _SLOTS,
-            context=settings.context or offered.context or self._unsaid("its context", "context"),
+            context=settings.context or offered.context or self._unsaid("its context", "engine.context"),
             guard_blocks=blocks // 32 if settings.guard_blocks is None else settings.guard_blocks,
             can_resume=False,
         )
@@ -225,7 +225,7 @@ class AttachEngine:
         raise Problem(StatusCode.FAILED_PRECONDITION, message, NOT_FOUND)
 
     def _unsaid(self, what: str, key: str) -> int:
-        message = f"{self._upstream.name} does not say {what}. Mend: the package's engine.{key}"
+        message = f"{self._upstream.name} does not say {what}. Mend: the package's {key}"
         raise Problem(StatusCode.FAILED_PRECONDITION, message, "ENGINE_UNSAID")
 
     async def _until_gone(self) -> Problem:

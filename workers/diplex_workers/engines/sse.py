@@ -41,7 +41,7 @@ class EventReader:
             if payload == _DONE:
                 self.done = True
                 continue
-            event = json.loads(payload)
+            event = json.loads(payload.decode())  # told that it is UTF-8, it need not guess
             if not isinstance(event, dict):
                 raise ValueError(f"an event is no JSON object: {payload[:80]!r}")
             events.append(event)

@@ -80,7 +80,7 @@ class Dialect:
         Raises:
             Problem: it went away, or answers with an error where it must answer.
         """
-        return Offered()
+        return Offered(context=model.get("max_model_len"))
 
     async def gauges(self, upstream: Upstream) -> Gauges:
         """Where it is now. Raises as `offered` does."""
