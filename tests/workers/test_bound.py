@@ -26,9 +26,14 @@ def test_it_starts_with_three_bytes_a_token_and_what_a_template_may_add():
     assert bound_tokens(prompt, bound.figures) == ceil(len(prompt.chat.messages) / 3) + 8 + 16
 
 
-def test_an_engine_may_give_it_a_better_start():
-    bound = LearnedBound(pb.CountBound(bytes_per_token=4, tokens_per_message=4, tokens_per_chat=3))
-    assert bound_tokens(text(400), bound.figures) == 100
+def test_it_follows_its_engine_until_it_has_counted_itself():
+    bound = LearnedBound()
+    for bytes_per_token in (4, 2):
+        bound.follow(pb.CountBound(bytes_per_token=bytes_per_token))
+        assert bound_tokens(text(400), bound.figures) == 400 / bytes_per_token
+    bound.learn(text(400), 200)
+    bound.follow(pb.CountBound(bytes_per_token=4))
+    assert bound_tokens(text(400), bound.figures) == 200
 
 
 @pytest.mark.parametrize("prompt", [text(3000), chat(3000), chat(600, messages=5), chat(3)])

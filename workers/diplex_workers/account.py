@@ -7,7 +7,7 @@ from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import worker_pb2
 from diplex_core.pool import Pool
 from diplex_core.words import Claim
-from diplex_workers.bound import LearnedBound, starts_of
+from diplex_workers.bound import LearnedBound, bounds_of
 from diplex_workers.claims import ON_WIRE, claim_on_wire
 from diplex_workers.clock import Clock
 from diplex_workers.engines.engine import Engine, Facts
@@ -57,9 +57,8 @@ class Account:
         pool = Pool(facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks)
         pool.peak_blocks, pool.peak_slots = self.pool.peak_blocks, self.pool.peak_slots
         self.pool = pool
-        starts = starts_of(self.engine)
         for model in facts.models:
-            self.bounds.setdefault(model.name, LearnedBound(starts.get(model.name)))
+            self.bounds.setdefault(model.name, LearnedBound())
         self.tell_all()
 
     def tally(self, model: str, tier: str) -> Tally:
@@ -115,6 +114,9 @@ class Account:
     # What is read from it.
 
     def info(self) -> pb.WorkerInfo:
+        told = bounds_of(self.engine)
+        for model, bound in self.bounds.items():
+            bound.follow(told.get(model))
         return worker_info(self.settings, self.boot, self.address, self.facts, self.bounds)
 
     def figures(self, reader: str) -> worker_pb2.WorkerLinkResponse:

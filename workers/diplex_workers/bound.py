@@ -24,12 +24,16 @@ _FEWEST_BYTES: Final = 0.25  # no tokenizer makes four tokens of a byte
 
 
 class LearnedBound:
-    """One model's three figures. `start`: an engine's better ones, if it has any."""
+    """One model's three figures, learned here or, where the worker sees no exact counts, by the engine."""
 
-    def __init__(self, start: pb.CountBound | None = None) -> None:
+    def __init__(self) -> None:
         self.figures = pb.CountBound(**START)
-        if start is not None:
-            self.figures.CopyFrom(start)
+        self._learned = False
+
+    def follow(self, figures: pb.CountBound | None) -> None:
+        """Take over what the engine says of itself, for as long as nothing was learned here."""
+        if figures is not None and not self._learned:
+            self.figures.CopyFrom(figures)
 
     def learn(self, prompt: pb.Prompt, tokens: Tokens) -> None:
         """Take in an exact count."""
@@ -42,6 +46,7 @@ class LearnedBound:
                 fixed = messages * self.figures.tokens_per_message + self.figures.tokens_per_chat
             case _:
                 return
+        self._learned = True
         excess = tokens - bound_tokens(prompt, self.figures)
         own = tokens - fixed
         if own < _TELLING:
@@ -55,7 +60,7 @@ class LearnedBound:
             self.figures.bytes_per_token += _CLIMB * max(0.0, better)
 
 
-def starts_of(engine: object) -> Mapping[str, pb.CountBound]:
-    """An engine's better start for each model: its optional attribute `bounds`."""
+def bounds_of(engine: object) -> Mapping[str, pb.CountBound]:
+    """What an engine itself says of each model: its optional attribute `bounds`."""
     bounds: Mapping[str, pb.CountBound] = getattr(engine, "bounds", {})
     return bounds

@@ -40,6 +40,9 @@ class EngineNews:
             sequence = live.get(output.claim)
             if sequence is None:
                 continue
+            # Some engines tell it with the first token, attached servers with the last word.
+            if output.cached_tokens > sequence.cached_tokens:
+                sequence.cached_tokens = output.cached_tokens
             if output.count or output.text:
                 self._tokens(sequence, output)
             if output.end is not None:
@@ -50,7 +53,6 @@ class EngineNews:
             return
         if sequence.first_token is None:
             sequence.first_token = self._account.clock.now()
-            sequence.cached_tokens = output.cached_tokens
             self._account.tell_changed(sequence)
         if not sequence.say(output):
             # The engine is asked for no more than the grant allows; one that goes on is stopped.
