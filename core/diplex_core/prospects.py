@@ -10,6 +10,8 @@ from diplex_core.placement.rules import Wish, need_on
 from diplex_core.words import Seconds
 
 _LEAST_WAIT: Seconds = 1.0
+_BY_RULE = frozenset({"pattern", "tier", "tenant", "can_resume"})
+"""Filters that rule a pool out whatever the request's size."""
 
 
 class Drain:
@@ -54,12 +56,16 @@ def hopeless(
 def _fits_nowhere(wish: Wish, serving: Sequence[Worker], placement: Placement) -> Refusal:
     """No pool could take it even when empty: say which numbers, or which rules, stand against it."""
     words = {pool.name: placement.explain(wish, pool).objections for pool in serving}
-    allowed = [pool for pool in serving if not {"pattern", "tier", "tenant"} & words[pool.name].keys()]
+    allowed = [pool for pool in serving if not _BY_RULE & words[pool.name].keys()]
     if not allowed:
         why = "; ".join(f"{name}: {next(iter(said.values()))}" for name, said in words.items())
         return Refusal(Why.NOT_PLACEABLE, f"tier {wish.tier.name} has no worker for {wish.model} ({why})")
     roomiest = max(allowed, key=lambda pool: pool.facts.usable_tokens)
     facts, need = roomiest.facts, need_on(wish, roomiest)
+    if (slots := words[roomiest.name].get("slots_fit")) is not None:
+        numbers = {"needed_slots": str(need.slots), "largest_engine_slots": str(facts.capacity_slots)}
+        message = f"the request fits no engine: {facts.name}: {slots}. Mend: n at most {facts.capacity_slots}"
+        return Refusal(Why.REQUEST_TOO_LARGE, message, numbers=numbers)
     most = min(facts.context or facts.usable_tokens, facts.usable_tokens)
     return Refusal(
         Why.REQUEST_TOO_LARGE,

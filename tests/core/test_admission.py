@@ -1,6 +1,7 @@
 """What a router decides, event by event, with invented time."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,6 +128,22 @@ def test_what_fits_no_pool_even_when_empty_is_refused_at_once_with_the_numbers(
         assert decision.refusal.why is Why.REQUEST_TOO_LARGE
         assert "101 KV blocks; the largest, a, has 100" in decision.refusal.message
         assert decision.refusal.numbers["fits_tokens"] == "3200"
+
+
+def test_more_choices_than_any_engine_runs_at_once_are_refused_with_the_number(
+    new_desk: NewDesk, facts: Any
+) -> None:
+    (refused,) = new_desk(facts("a", slots=4)).ask(choices=5)
+    assert refused.refusal.why is Why.REQUEST_TOO_LARGE
+    assert "needs 5 sequence slots, the engine has 4. Mend: n at most 4" in refused.refusal.message
+
+
+def test_what_was_half_produced_goes_only_where_it_can_go_on(new_desk: NewDesk, facts: Any) -> None:
+    desk = new_desk(facts("a"), replace(facts("b"), can_resume=False))
+    half = Again(Claim(99 << 32, 1), EndReason.FAILED, "a", produced_tokens=8)
+    ask = Ask("r", MODEL, prompt_tokens=8, max_tokens=32, again=half)
+    (granted,) = desk.tell(Asked(AskKey(1, 1), ask))
+    assert granted.worker.name == "a"
 
 
 @pytest.mark.parametrize(
