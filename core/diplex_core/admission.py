@@ -87,6 +87,7 @@ class Admission:
         self._placement = placement or Placement()
         self._started = now
         self._drain = Drain()
+        self._room = False  # something happened that may let a queue's head in
         self._out: list[Decision] = []
 
     # What the shell calls.
@@ -109,11 +110,14 @@ class Admission:
                 self._link_lost(self.workers[event.worker], event.problem, now)
             case RulesChanged():
                 self.rules = event.rules
+                self._room = True
             case Ticked():
                 self._ticked(now)
+                self._room = True
             case _:
                 assert_never(event)
-        self._serve_queues(now)
+        if self._room:
+            self._serve_queues(now)
         return out
 
     def explain(self, ask: Ask, now: Seconds) -> tuple[Refusal | None, Mapping[str, Explained], str]:
@@ -150,9 +154,9 @@ class Admission:
         lease.deadline = now + ask.timeout if ask.timeout is not None else None
         self.leases.bind(lease, key)
         position = self.waiting.enter(queue, wish.tier.priority, Place(lease.arrived, lease.lease_id))
-        self._serve_queues(now)
-        if lease.lease_id in self.waiting:
-            self._out.append(Queued(key, position))
+        if position == 0 and self.ready and self._serve(lease, now):
+            return
+        self._out.append(Queued(key, position))
 
     def _taken_up(self, lease: Lease, again: Again, now: Seconds) -> bool:
         """Bring a lease back to waiting; False where it was refused too often."""
@@ -167,6 +171,7 @@ class Admission:
 
     def _serve_queues(self, now: Seconds) -> None:
         """Place heads of queues until each queue's head must wait."""
+        self._room = False
         if not self.ready:
             return
         for queue in self.waiting.queues():
@@ -259,6 +264,13 @@ class Admission:
     def _close(self, lease: Lease, turn: Turn) -> None:
         if self.leases.close(lease, turn):
             self.waiting.leave(lease.lease_id)
+            self._room = True  # it may have been the head that others waited behind
+
+    def _free(self, worker: Worker, claim: Claim, now: Seconds) -> None:
+        """The worker holds the claim no longer."""
+        if worker.ledger.release(claim) is not None:
+            self._drain.note(now)
+            self._room = True
 
     def _ticked(self, now: Seconds) -> None:
         if not self.ready and now - self._started >= REBUILD_WITHIN:
@@ -314,7 +326,9 @@ class Admission:
         if worker.known is None:
             self._out.append(Redial(worker.name, "the first report did not say what the worker is"))
             return
+        was = worker.openness
         worker.note(report, now)
+        self._room |= worker.openness != was
         facts = worker.facts
         if report.used_blocks > facts.capacity_blocks or report.used_slots > facts.capacity_slots:
             self.over_capacity += 1
@@ -323,7 +337,7 @@ class Admission:
         for ended in report.ended:
             self._ended(worker, ended, now)
         if report.full:
-            self._reconcile(worker, {held.claim for held in report.held})
+            self._reconcile(worker, {held.claim for held in report.held}, now)
         if not self.ready and all(w.reported_at is not None for w in self.workers.values()):
             self.ready = True
 
@@ -340,12 +354,14 @@ class Admission:
         ):
             return
         self._lose_claims(worker, now)
+        self._room = True
         worker.ledger = PoolLedger(facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks)
 
     def _held(self, worker: Worker, held: HeldClaim, now: Seconds) -> None:
         claim = held.claim
         lease = self.leases.get(claim.lease_id)
-        if claim not in worker.ledger:
+        charge = worker.ledger.charge_of(claim)
+        if charge is None:
             worker.ledger.adopt(claim, held.blocks, held.slots)
             if lease is None:
                 self.leases.adopt(claim, worker.name, now)
@@ -355,6 +371,7 @@ class Admission:
                 stale = Refusal(Why.NEVER_STARTED, "the request was asked for again since")
                 self._out.append(StopClaim(worker.name, claim, EndReason.REVOKED, stale))
             return
+        self._room |= held.blocks < charge.blocks
         try:
             worker.ledger.confirm(claim, held.blocks)
         except OverCommitted:
@@ -364,8 +381,7 @@ class Admission:
             lease.turn(Turn.HELD)
 
     def _ended(self, worker: Worker, ended: EndedClaim, now: Seconds) -> None:
-        if worker.ledger.release(ended.claim) is not None:
-            self._drain.note(now)
+        self._free(worker, ended.claim, now)
         worker.output_tokens += ended.output_tokens
         refused = ended.reason is EndReason.REFUSED
         worker.refused += refused
@@ -378,13 +394,13 @@ class Admission:
         else:
             self._close(lease, Turn.ENDED)
 
-    def _reconcile(self, worker: Worker, held: set[Claim]) -> None:
+    def _reconcile(self, worker: Worker, held: set[Claim], now: Seconds) -> None:
         """A full report lists every claim: one that the worker held and that is missing is over."""
         for claim in worker.ledger.claims():
             charge = worker.ledger.charge_of(claim)
             if claim in held or charge is None or not charge.held:
                 continue  # not held yet is not yet missing: its start may be on its way
-            worker.ledger.release(claim)
+            self._free(worker, claim, now)
             lease = self.leases.get(claim.lease_id)
             if lease is not None and lease.claim == claim:
                 self._close(lease, Turn.ENDED)
@@ -405,7 +421,7 @@ class Admission:
     def _lose_claims(self, worker: Worker, now: Seconds) -> None:
         """Every claim on this worker is void: it was given up, or started anew."""
         for claim in worker.ledger.claims():
-            worker.ledger.release(claim)
+            self._free(worker, claim, now)
             lease = self.leases.get(claim.lease_id)
             if lease is not None and lease.claim == claim:
                 self._close(lease, Turn.ENDED)

@@ -55,6 +55,11 @@ class Worker:
         return self.given_up or (bool(self.engine_problem) and now - self.engine_lost_at >= GIVEN_UP_AFTER)
 
     @property
+    def openness(self) -> tuple[object, ...]:
+        """What of a report may let more requests in than before, claims apart."""
+        return (self.trouble, self.known, self.ledger.blocks.foreign, self.ledger.slots.foreign)
+
+    @property
     def state(self) -> str:
         if self.known is None:
             return "down" if self.given_up else "connecting"

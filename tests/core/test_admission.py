@@ -442,7 +442,7 @@ def test_an_engine_that_is_silent_for_long_is_not_waited_for(new_desk: NewDesk, 
     desk.report("a", problem="llama.cpp exited with 137")
     assert isinstance(desk.ask()[0], Queued)
     desk.now = 3.0
-    (refused,) = desk.report("a", problem="llama.cpp exited with 137")
+    (refused,) = desk.tell(Ticked())
     assert refused.refusal.why is Why.NO_WORKER
     assert "llama.cpp exited with 137" in refused.refusal.message
 
