@@ -53,9 +53,8 @@ class RouterService(router_pb2_grpc.RouterServicer):
     async def Session(  # type: ignore[override]  # writes itself: a generator could not gather while it waits
         self, request_iterator: AsyncIterator[router_pb2.RouterSessionRequest], context: Context
     ) -> None:
-        await ClientSession(self._driver, self._answers, _key_in(context)).serve(
-            request_iterator, context, self._hello
-        )
+        session = ClientSession(self._driver, self._answers, _key_in(context), self._hello)
+        await session.serve(request_iterator, context)
 
     async def Generate(
         self, request: router_pb2.RouterGenerateRequest, context: grpc.aio.ServicerContext[Any, Any]

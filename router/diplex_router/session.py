@@ -47,10 +47,13 @@ class Answers:
 class ClientSession:
     """The serving end of one stream."""
 
-    def __init__(self, driver: Driver, answers: Answers, api_key: str) -> None:
+    def __init__(
+        self, driver: Driver, answers: Answers, api_key: str, hello: router_pb2.RouterSessionResponse
+    ) -> None:
         self._driver = driver
         self._answers = answers
         self._api_key = api_key
+        self._hello = hello
         self._outbox: Outbox[Answer] = Outbox()
 
     def answer(self, decision: Queued | Granted | Refused | Revoked) -> None:
@@ -60,21 +63,19 @@ class ClientSession:
         self,
         requests: AsyncIterator[router_pb2.RouterSessionRequest],
         context: Context,
-        hello: router_pb2.RouterSessionResponse,
     ) -> None:
         """Until the client ends the stream, by half-closing it or by going away."""
         session = self._driver.open_session(self)
+        writer = asyncio.create_task(self._write(context), name=f"answers of session {session}")
         try:
-            await context.write(hello)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._write(context))
-                async for request in requests:
-                    self._take(session, request)
-                self._outbox.close()
-        except* grpc.aio.BaseError:
-            pass  # this server stops, or the client left in the middle of a write: over either way
+            async for request in requests:
+                self._take(session, request)
+        except grpc.aio.BaseError:
+            pass  # this server stops: the session is over like any other
         finally:
             self._driver.close_session(session)
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
 
     def _take(self, session: int, request: router_pb2.RouterSessionRequest) -> None:
         for ask in request.asks:
@@ -83,6 +84,7 @@ class ClientSession:
             self._driver.tell(Withdrawn(AskKey(session, withdraw.ask_id)))
 
     async def _write(self, context: Context) -> None:
+        await context.write(self._hello)
         while answers := await self._outbox.gather():
             await context.write(folded(answers))
 

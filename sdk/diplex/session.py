@@ -103,21 +103,21 @@ class RouterSession:
         call: Call = self._stub.Session(metadata=self._metadata)
         try:
             await call.wait_for_connection()
-            async with asyncio.TaskGroup() as tasks:
-                outbox = self._came_up()
-                tasks.create_task(_write(call, outbox))
-                try:
-                    while isinstance(answer := await call.read(), router_pb2.RouterSessionResponse):
-                        self._hand_out(answer)
-                finally:
-                    outbox.close()
+            outbox = self._came_up()
+            # No TaskGroup: a cancel that meets one on its way out with an error is lost on Python 3.11.
+            writer = asyncio.create_task(_write(call, outbox), name=f"asks to {self._target}")
+            try:
+                while isinstance(answer := await call.read(), router_pb2.RouterSessionResponse):
+                    self._hand_out(answer)
+            finally:
+                outbox.close()
+                writer.cancel()
+                await asyncio.gather(writer, return_exceptions=True)
             return no_router(self._target, "it ended the session")
-        except* grpc.aio.AioRpcError as errors:
-            broke = errors.exceptions[0]
-            said = Problem.from_rpc(broke).message if isinstance(broke, grpc.aio.AioRpcError) else str(broke)
+        except grpc.aio.AioRpcError as broke:
+            return no_router(self._target, Problem.from_rpc(broke).message)
         finally:
             call.cancel()
-        return no_router(self._target, said)
 
     def _came_up(self) -> Outbox[Order]:
         self._given_up = None
