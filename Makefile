@@ -2,6 +2,8 @@
 
 # Another environment that happens to be active must not be the one that is installed into or imported from.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME UV_PROJECT_ENVIRONMENT
+# A fleet is six processes: without bytecode each compiles everything it imports, at every start.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The Python that .venv is made with: the first on PATH that is new enough, or `make setup PYTHON=…`.
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
@@ -42,7 +44,7 @@ $(UV): requirements/uv.txt
 
 # The pins are complete, the build backend among them: nothing is resolved here.
 $(SET_UP): $(UV) requirements/dev.txt pyproject.toml proto/hatch_build.py
-	@$(UV) pip install --quiet --python $(PY) --no-deps --require-hashes -r requirements/dev.txt
+	@$(UV) pip install --quiet --python $(PY) --compile-bytecode --no-deps --require-hashes -r requirements/dev.txt
 	@$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
 	@touch $@
 

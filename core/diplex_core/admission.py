@@ -204,7 +204,6 @@ class Admission:
         lease.turn(Turn.GRANT)
         self.waiting.leave(lease.lease_id)
         worker.requests += 1
-        worker.requests_by_tier[wish.tier.name] += 1
         self.outcomes["granted", ""] += 1
         produced = lease.ask.again.produced_tokens if lease.ask.again else 0
         self._out.append(
@@ -330,7 +329,8 @@ class Admission:
         worker.note(report, now)
         self._room |= worker.openness != was
         facts = worker.facts
-        if report.used_blocks > facts.capacity_blocks or report.used_slots > facts.capacity_slots:
+        held_blocks = max(report.used_blocks, report.observed_blocks or 0)
+        if held_blocks > facts.capacity_blocks or report.used_slots > facts.capacity_slots:
             self.over_capacity += 1
         for held in report.held:
             self._held(worker, held, now)

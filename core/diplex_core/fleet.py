@@ -1,6 +1,5 @@
 """The workers as a router knows them: their links, their words of themselves, and their pools' accounts."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 from diplex_core.events import Report, WorkerFacts
@@ -31,7 +30,6 @@ class Worker:
     peak_blocks: int = 0
     peak_slots: int = 0
     requests: int = 0
-    requests_by_tier: Counter[str] = field(default_factory=Counter)
     refused: int = 0
     output_tokens: int = 0
 

@@ -6,7 +6,6 @@ request for an idle pool was measured to wait 3.6 s behind one for a full pool.
 """
 
 from bisect import insort
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -79,6 +78,3 @@ class WaitingRoom:
     def queues(self) -> list[Queue]:
         """Non-empty queues in the order in which they are served: priority, then oldest head."""
         return sorted(self._queues.values(), key=lambda queue: (-queue.priority, queue.places[0]))
-
-    def leases(self) -> Iterator[int]:
-        return iter(tuple(self._place_of))
