@@ -18,7 +18,7 @@ from diplex.wire.request import Answers
 from diplex.wire.status import Problem
 
 _FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 0.5
 
 Order: TypeAlias = router_pb2.Ask | router_pb2.Withdraw
 Call: TypeAlias = grpc.aio.StreamStreamCall[router_pb2.RouterSessionRequest, router_pb2.RouterSessionResponse]
