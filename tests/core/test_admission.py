@@ -424,6 +424,23 @@ def test_a_claim_whose_request_went_on_elsewhere_is_stopped_when_it_turns_up(
     assert desk.free(first.worker.name) == 100
 
 
+def test_an_older_attempt_that_a_lost_worker_still_holds_is_stopped_when_it_returns(
+    new_desk: NewDesk, facts: Any
+) -> None:
+    desk = new_desk(facts("a1"), facts("a2"))
+    first = desk.grant()
+    desk.start(first)
+    request = Ask("r1", MODEL, prompt_tokens=32, max_tokens=32, again=again(first, EndReason.FAILED))
+    desk.tell(Asked(first.key, request))
+    desk.lose(first.worker.name)
+    desk.now = 3.0
+    desk.tell(Ticked())
+    assert desk.free(first.worker.name) == 100
+    (stop,) = desk.link(first.worker)
+    assert stop.claim == first.claim
+    assert desk.admission.workers[first.worker.name].ledger.blocks.reclaiming == first.blocks
+
+
 def test_a_gap_in_the_reports_opens_the_link_anew(new_desk: NewDesk, facts: Any) -> None:
     desk = new_desk(facts("a"))
     (redial,) = desk.tell(Reported("a", Report(5, False, 0.0, 0, 0)))
