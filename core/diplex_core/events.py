@@ -63,6 +63,14 @@ class WorkerFacts:
     tiers: frozenset[str] = frozenset()
     engine: str = ""
     simulated: bool = False
+    calibration: str = ""
+    time_scale: float = 1.0  # simulated seconds that pass in a real one
+    prefill_budget: Tokens = 0  # prompt tokens that one iteration reads at most; 0: not known
+    draft_tokens: Tokens = 0  # drafted ahead in each step; 0: no speculation
+    gpu: str = ""
+    profile: str = ""  # these three name the model's figures; "": not known
+    weights: str = ""
+    kv_cache: str = ""
 
     @property
     def usable_blocks(self) -> Blocks:
@@ -97,6 +105,8 @@ class EndedClaim:
     reason: EndReason
     prompt_tokens: Tokens = 0
     output_tokens: Tokens = 0
+    first_token: Seconds | None = None  # since its start came to the worker; `None`: there was none
+    total: Seconds | None = None  # likewise, to its last word
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,8 @@ class Report:
     engine_problem: str = ""  # empty: the engine answers
     peak_blocks: Blocks = 0
     peak_slots: Slots = 0
+    prefill_tokens: Tokens = 0  # prompt tokens of all that is held and whose first token is not out
+    foreign_prefill_tokens: Tokens = 0
 
 
 # What can happen.
@@ -218,6 +230,9 @@ class Granted:
     choices: int
     start_by: Seconds
     queued: Seconds
+    predicted_ttft: Seconds | None = None  # from the first ask; `None`: nothing is known of the worker
+    predicted_tpot: Seconds | None = None
+    degraded_from: str = ""  # the tier that was asked for, where it is another
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,4 +264,29 @@ class Redial:
     reason: str
 
 
-Decision: TypeAlias = Queued | Granted | Refused | Revoked | StopClaim | Redial
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A request that ran is over: nothing is left to do, this is what became of its promise.
+
+    Times are on the router's clock, in seconds. `tpot` None: fewer than two tokens came, or the worker did not
+    say; `ttft` None: none came. `met`: whether it met every target of the tier that was asked for.
+    """
+
+    request_id: str
+    model: str
+    tier: str
+    tenant: str
+    worker: WorkerFacts
+    reason: EndReason
+    prompt_tokens: Tokens
+    output_tokens: Tokens
+    queued: Seconds
+    ttft: Seconds | None
+    tpot: Seconds | None
+    e2e: Seconds
+    met: bool
+    predicted_ttft: Seconds | None = None
+    degraded_from: str = ""
+
+
+Decision: TypeAlias = Queued | Granted | Refused | Revoked | StopClaim | Redial | Served

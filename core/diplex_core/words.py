@@ -102,6 +102,22 @@ class Tier:
     def promise_for(self, model: str) -> Promise:
         return self.promises_by_model.get(model, self.promise)
 
+    def kept(
+        self, model: str, *, prompt: Tokens, ttft: Seconds, tpot: Seconds | None, e2e: Seconds
+    ) -> bool:
+        """Whether a request that took so long met every target of this tier.
+
+        Args:
+            prompt: its prompt in tokens.
+            tpot: mean time per output token after the first; `None`: there was only one.
+        """
+        promise = self.promise_for(model)
+        return (
+            (promise.ttft_p95 is None or ttft <= promise.ttft_p95.at(prompt))
+            and (promise.tpot_p95 is None or tpot is None or tpot <= promise.tpot_p95)
+            and (self.deadline is None or e2e <= self.deadline)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Tenant:

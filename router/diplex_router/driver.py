@@ -18,6 +18,7 @@ from diplex_core.events import (
     Redial,
     Refused,
     Revoked,
+    Served,
     SessionEnded,
     StopClaim,
 )
@@ -52,6 +53,7 @@ class Driver:
         self._events: deque[Event] = deque()
         self._busy = False
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_served: list[Callable[[Served], None]] = []
 
     def open_session(self, port: SessionPort) -> int:
         self._last_session += 1
@@ -110,5 +112,8 @@ class Driver:
                 link = self._links.get(decision.worker)
                 if link is not None:
                     link.redial(decision.reason)
+            case Served():
+                for hear in self.on_served:
+                    hear(decision)
             case _:
                 assert_never(decision)
