@@ -1,5 +1,6 @@
 """The workers as a router knows them: their links, their words of themselves, and their pools' accounts."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from diplex_core.events import Report, WorkerFacts
@@ -30,6 +31,7 @@ class Worker:
     peak_blocks: int = 0
     peak_slots: int = 0
     requests: int = 0
+    requests_by_tier: Counter[str] = field(default_factory=Counter)
     refused: int = 0
     output_tokens: int = 0
 
@@ -80,4 +82,14 @@ class Worker:
         self.peak_blocks, self.peak_slots = report.peak_blocks, report.peak_slots
         self.ledger.blocks.foreign = report.foreign_blocks
         self.ledger.slots.foreign = report.foreign_slots
+        self.ledger.prefill.foreign = report.foreign_prefill_tokens
         self.ledger.observed = report.observed_blocks
+
+    def note_residents(self, report: Report) -> None:
+        """Take over which prefix blocks are resident. Pinned ones beyond this account's are others'."""
+        if report.full:
+            self.ledger.resident_is(report.stored)
+        else:
+            self.ledger.removed(report.removed)
+            self.ledger.stored(report.stored)
+        self.ledger.blocks.foreign += max(0, report.pinned_blocks - self.ledger.blocks.pinned)

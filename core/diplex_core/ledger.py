@@ -1,6 +1,7 @@
 """The router's account of one pool: what each claim is charged, and what is free to promise.
 
-Two axes, KV blocks and sequence slots. On each of them, always and under any order of events:
+Three axes: KV blocks, sequence slots, and prefill tokens in flight (a prompt's, until its first token is
+out). On each of them, always and under any order of events:
 
     reserved + pinned + reclaiming + guard <= capacity
 
@@ -20,6 +21,7 @@ one twice does nothing.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from diplex_core.resident import Resident
 from diplex_core.words import BlockHash, Blocks, Claim, Slots
 
 
@@ -34,6 +36,7 @@ class Charge:
 
     blocks: Blocks
     slots: Slots
+    prefill: Tokens = 0  # of its prompt; 0 once its first token is out
     hits: frozenset[BlockHash] = frozenset()
     reclaiming: bool = False
     held: bool = False
@@ -79,9 +82,10 @@ class PoolLedger:
     def __init__(self, capacity: Blocks, slots: Slots, guard: Blocks = 0) -> None:
         self.blocks = Axis(capacity, guard)
         self.slots = Axis(slots)
+        self.prefill = Axis(UNBOUNDED)
         self.observed: Blocks | None = None  # a figure that did not arrive is unknown, never zero
         self._charges: dict[Claim, Charge] = {}
-        self._users: dict[BlockHash, int] = {}  # resident prefix blocks, and how many claims use each
+        self._resident = Resident()
 
     def __len__(self) -> int:
         return len(self._charges)
@@ -97,22 +101,29 @@ class PoolLedger:
 
     @property
     def cached(self) -> Blocks:
-        return sum(1 for users in self._users.values() if users == 0)
+        return self._resident.cached
 
     def hits(self, hashes: Iterable[BlockHash]) -> tuple[BlockHash, ...]:
         """The leading blocks of a prompt that are resident here: a prefix ends at its first miss."""
-        leading = []
-        for block in hashes:
-            if block not in self._users:
-                break
-            leading.append(block)
-        return tuple(leading)
+        return self._resident.leading(hashes)
+
+    @property
+    def axes(self) -> tuple[Axis, Axis, Axis]:
+        return self.blocks, self.slots, self.prefill
 
     def fits(self, blocks: Blocks, slots: Slots, hits: Iterable[BlockHash] = ()) -> bool:
-        return blocks + self._newly_pinned(hits) <= self.blocks.free and slots <= self.slots.free
+        return blocks + self._resident.newly_pinned(hits) <= self.blocks.free and slots <= self.slots.free
 
-    def charge(self, claim: Claim, blocks: Blocks, slots: Slots, hits: Iterable[BlockHash] = ()) -> None:
-        """Charge a new claim for blocks of its own, slots, and the resident blocks that it hits.
+    def charge(
+        self,
+        claim: Claim,
+        blocks: Blocks,
+        slots: Slots,
+        hits: Iterable[BlockHash] = (),
+        prefill: Tokens = 0,
+    ) -> None:
+        """Charge a new claim for blocks of its own, slots, the resident blocks that it hits, and the prompt
+        tokens that are to be read for it.
 
         Raises:
             OverCommitted: it does not fit.
@@ -126,17 +137,17 @@ class PoolLedger:
                 f"claim {claim} needs {blocks} blocks and {slots} slots; "
                 f"{self.blocks.free} and {self.slots.free} are free"
             )
-        charge = self._charges[claim] = Charge(blocks, slots, hits)
-        for block in hits:
-            self._use(block, 1)
+        charge = self._charges[claim] = Charge(blocks, slots, prefill, hits)
+        self._resident.use(hits)
+        self.blocks.pinned = self._resident.pinned
         self._count(charge, 1)
 
-    def adopt(self, claim: Claim, blocks: Blocks, slots: Slots) -> None:
+    def adopt(self, claim: Claim, blocks: Blocks, slots: Slots, prefill: Tokens = 0) -> None:
         """Take over a claim that the worker says it holds. Never refuses: the worker is the authority."""
         stray = (
             blocks + self.blocks.own > self.blocks.capacity or slots + self.slots.own > self.slots.capacity
         )
-        charge = self._charges[claim] = Charge(blocks, slots, held=True, stray=stray)
+        charge = self._charges[claim] = Charge(blocks, slots, prefill, held=True, stray=stray)
         self._count(charge, 1)
 
     def confirm(self, claim: Claim, blocks: Blocks) -> None:
@@ -153,6 +164,15 @@ class PoolLedger:
         self.blocks.move(charge, more)
         charge.blocks, charge.held = blocks, True
 
+    def prefilled(self, claim: Claim) -> bool:
+        """The claim's first token is out: its prompt is in flight no longer. False: it was so already."""
+        charge = self._charges.get(claim)
+        if charge is None or not charge.prefill:
+            return False
+        self.prefill.move(charge, -charge.prefill)
+        charge.prefill = 0
+        return True
+
     def reclaim(self, claim: Claim) -> bool:
         """The router wants the claim back: charged until the worker confirms. False: was so already."""
         charge = self._charges.get(claim)
@@ -168,29 +188,23 @@ class PoolLedger:
         charge = self._charges.pop(claim, None)
         if charge is not None:
             self._count(charge, -1)
-            for block in charge.hits:
-                self._use(block, -1)
+            self._resident.leave(charge.hits)
+            self.blocks.pinned = self._resident.pinned
         return charge
 
     def stored(self, hashes: Iterable[BlockHash]) -> None:
         """The engine says that these prefix blocks are resident now."""
-        for block in hashes:
-            self._users.setdefault(block, 0)
+        self._resident.stored(hashes)
 
     def removed(self, hashes: Iterable[BlockHash]) -> None:
         """The engine evicted these. A block that a live claim uses stays pinned until that claim ends."""
-        for block in hashes:
-            if self._users.get(block) == 0:
-                del self._users[block]
+        self._resident.removed(hashes)
 
-    def _newly_pinned(self, hits: Iterable[BlockHash]) -> Blocks:
-        return sum(1 for block in set(hits) if self._users.get(block, 0) == 0)
-
-    def _use(self, block: BlockHash, change: int) -> None:
-        before = self._users.get(block, 0)
-        self._users[block] = before + change
-        self.blocks.pinned += (before + change > 0) - (before > 0)
+    def resident_is(self, hashes: Iterable[BlockHash]) -> None:
+        """The engine says that these prefix blocks are resident now, and no others."""
+        self._resident.only(hashes)
 
     def _count(self, charge: Charge, sign: int) -> None:
         self.blocks.move(charge, sign * charge.blocks)
         self.slots.move(charge, sign * charge.slots)
+        self.prefill.move(charge, sign * charge.prefill)
