@@ -44,7 +44,7 @@ from diplex_core.prospects import Drain, hopeless
 from diplex_core.register import Register
 from diplex_core.waiting import Place, QueueKey, WaitingRoom
 from diplex_core.wishes import wish_of
-from diplex_core.words import Claim, EndReason, Rules, Seconds
+from diplex_core.words import Blocks, Claim, EndReason, Rules, Seconds
 
 START_WITHIN: Seconds = 5.0
 """A grant is void if the worker does not see its start within this (design §5.8)."""
@@ -83,6 +83,8 @@ class Admission:
         self.leases = Register(epoch)
         self.refused_by_worker = 0
         self.over_capacity = 0
+        self.preempted = 0
+        self.drift_max: Blocks = 0
         self.outcomes: Counter[tuple[str, str]] = Counter()  # (decision, reason)
         self._placement = placement or Placement()
         self._started = now
@@ -221,6 +223,7 @@ class Admission:
                 choices=wish.choices,
                 start_by=now + worker.uptime_offset + START_WITHIN,
                 queued=now - lease.arrived,
+                cached=len(need.hits),
             )
         )
 
@@ -327,7 +330,6 @@ class Admission:
             return
         was = worker.openness
         worker.note(report, now)
-        self._room |= worker.openness != was
         facts = worker.facts
         held_blocks = max(report.used_blocks, report.observed_blocks or 0)
         if held_blocks > facts.capacity_blocks or report.used_slots > facts.capacity_slots:
@@ -338,6 +340,8 @@ class Admission:
             self._ended(worker, ended, now)
         if report.full:
             self._reconcile(worker, {held.claim for held in report.held}, now)
+        worker.note_residents(report)
+        self._room |= worker.openness != was
         if not self.ready and all(w.reported_at is not None for w in self.workers.values()):
             self.ready = True
 

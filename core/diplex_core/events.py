@@ -130,6 +130,11 @@ class Report:
     peak_slots: Slots = 0
     prefill_tokens: Tokens = 0  # prompt tokens of all that is held and whose first token is not out
     foreign_prefill_tokens: Tokens = 0
+    pinned_blocks: Blocks = 0  # resident prefix blocks that any live claim uses, each counted once
+    stored: tuple[
+        BlockHash, ...
+    ] = ()  # prefix blocks resident since the last report; in a full one, all of them
+    removed: tuple[BlockHash, ...] = ()  # and those that were evicted
 
 
 # What can happen.
@@ -230,6 +235,7 @@ class Granted:
     choices: int
     start_by: Seconds
     queued: Seconds
+    cached: Blocks = 0  # leading blocks of the prompt that it counts on finding resident
     predicted_ttft: Seconds | None = None  # from the first ask; `None`: nothing is known of the worker
     predicted_tpot: Seconds | None = None
     degraded_from: str = ""  # the tier that was asked for, where it is another

@@ -20,9 +20,13 @@ one twice does nothing.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from diplex_core.resident import Resident
-from diplex_core.words import BlockHash, Blocks, Claim, Slots
+from diplex_core.words import BlockHash, Blocks, Claim, Slots, Tokens
+
+UNBOUNDED: Final = 2**62
+"""The capacity of an axis that nothing bounds: engines queue prompts without a limit."""
 
 
 class OverCommitted(ValueError):
