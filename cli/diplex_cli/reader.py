@@ -54,16 +54,34 @@ class Source:
         _extend(tree, later)
         return Source(self.files, tree, self.places)
 
-    def config(self, environment: Mapping[str, str] | None = None) -> Config:
+    def config(self, environment: Mapping[str, str] | None = None, *, key_files: bool = False) -> Config:
         """Check the tree and make values of it (see `diplex_core.config.build`).
 
+        Args:
+            environment: where tenants' keys are; with it, their key files are read too.
+            key_files: read them even without it.
         Raises:
             ConfigErrors: everything that is wrong with it, in the order of the files.
         """
+        read_them = key_files or environment is not None
+        keys = {name: _key_in(file, name) for name, file in self.key_files().items()} if read_them else None
         try:
-            return config.build(self.tree, environment)
+            return config.build(self.tree, environment, keys)
         except ConfigErrors as errors:
             raise Located(self, errors.faults) from None
+
+    def key_files(self) -> dict[str, Path]:
+        """By tenant: the file that holds its key. A relative path starts where the file that names it is."""
+        tenants = self.tree.get("tenants")
+        said = {
+            str(name): tenant["api_key_file"]
+            for name, tenant in (tenants.items() if isinstance(tenants, Mapping) else ())
+            if isinstance(tenant, Mapping) and isinstance(tenant.get("api_key_file"), str)
+        }
+        return {
+            name: Path(self.place(("tenants", name, "api_key_file")).file).parent / path
+            for name, path in said.items()
+        }
 
     def place(self, path: KeyPath) -> Place:
         """Where a key stands, or the nearest one around it."""
@@ -111,6 +129,24 @@ def _text(name: str) -> str:
         raise FileFault(
             f"{name}: {error.strerror}. Mend: --config FILE, or none for the embedded default"
         ) from error
+
+
+def _key_in(file: Path, tenant: str) -> str | Fault:
+    """The key that a tenant's file holds, or what is wrong with the file."""
+    path: KeyPath = ("tenants", tenant, "api_key_file")
+    write_it = f"printf %s KEY > {file}"
+    try:
+        key = file.read_text(encoding="utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        return Fault(path, f"{file} is not text in UTF-8", write_it)
+    except OSError as error:
+        mend = f"chmod u+r {file}" if isinstance(error, PermissionError) else write_it
+        return Fault(path, f"{file}: {error.strerror}", mend)
+    if not key.strip():
+        return Fault(path, f"{file} is empty", write_it)
+    if key != key.strip() or len(key.splitlines()) > 1:
+        return Fault(path, f"{file} is not one line with the key alone", write_it)
+    return key
 
 
 def _extend(tree: dict[Any, Any], later: Mapping[Any, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from diplex_cli import reader
+from diplex_cli.main import main
 from diplex_core.config import remarks
 from diplex_core.config.schema import schema, text
 
@@ -51,6 +52,8 @@ def test_the_schema_takes_every_file_to_copy(file: Path):
         (("packages", "pkg0", "port"), 0),
         (("tiers", "bulk", "patterns"), []),
         (("tiers", "bulk", "ttft_p95_ms"), {"per_1k_prompt_tokens": 1}),
+        (("tenants",), {"acme": {}}),
+        (("tenants",), {"acme": {"api_key_env": "KEY", "api_key_file": "key"}}),
     ],
 )
 def test_the_schema_refuses_what_the_checks_refuse(path: tuple[str, ...], value: Any):
@@ -62,11 +65,18 @@ def test_the_schema_refuses_what_the_checks_refuse(path: tuple[str, ...], value:
     assert complaint(tree, schema()) is not None
 
 
+@pytest.mark.parametrize("key", [{"api_key_env": "KEY"}, {"api_key_file": "key"}])
+def test_the_schema_takes_a_tenant_with_either_kind_of_key(key: dict[str, str]):
+    tree = reader.read([]).tree | {"tenants": {"acme": {**key, "tiers": ["bulk"]}}}
+    assert complaint(tree, schema()) is None
+
+
 def complaint(value: Any, rules: dict[str, Any]) -> str | None:
     """A reader of the few words of JSON Schema that ours uses: what it objects to, or nothing."""
     if "oneOf" in rules:
         fitting = [one for one in rules["oneOf"] if complaint(value, one) is None]
-        return None if len(fitting) == 1 else f"{value!r} fits {len(fitting)} of the alternatives"
+        if len(fitting) != 1:
+            return f"{value!r} fits {len(fitting)} of the alternatives"
     if "const" in rules and value != rules["const"]:
         return f"{value!r} is not {rules['const']!r}"
     if "enum" in rules and value not in rules["enum"]:
@@ -85,9 +95,11 @@ def complaint(value: Any, rules: dict[str, Any]) -> str | None:
         return f"{value!r} is not like {rules['pattern']}"
     if isinstance(value, list):
         short = ["too short"] if len(value) < rules.get("minItems", 0) else []
-        return next(iter([*short, *filter(None, (complaint(one, rules["items"]) for one in value))]), None)
+        return next(
+            iter([*short, *filter(None, (complaint(one, rules.get("items", {})) for one in value))]), None
+        )
     if isinstance(value, dict):
-        known, others = rules.get("properties", {}), rules.get("additionalProperties")
+        known, others = rules.get("properties", {}), rules.get("additionalProperties", {})
         if missing := set(rules.get("required", [])) - value.keys():
             return f"lacks {missing}"
         for key, one in value.items():
@@ -97,6 +109,11 @@ def complaint(value: Any, rules: dict[str, Any]) -> str | None:
             if found := complaint(one, inner):
                 return f"{key}: {found}"
     return None
+
+
+def test_the_schema_is_printed_by_the_command(capsys: pytest.CaptureFixture[str]):
+    assert main(["config", "schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == schema()
 
 
 def test_the_schema_is_printed_by_its_module():

@@ -122,3 +122,69 @@ def test_options_lie_on_top_and_leave_the_files_as_they_are(simulated: Path):
     source = reader.read([str(simulated)])
     assert source.extended({"router": {"port": 9}}).config().router.port == 9
     assert source.config().router.port == 7600
+
+
+TENANT = "tenants: {acme: {api_key_file: keys/acme}}\n"
+
+
+def with_a_key_file(simulated: Path) -> reader.Source:
+    tenant = simulated.with_name("tenants.yaml")
+    tenant.write_text(TENANT)
+    return reader.read([str(simulated), str(tenant)])
+
+
+def test_a_key_files_path_starts_where_the_file_that_names_it_is(simulated: Path):
+    folder = simulated.parent / "elsewhere"
+    folder.mkdir()
+    named = folder / "tenants.yaml"
+    named.write_text("tenants: {acme: {api_key_file: acme.key}, bcme: {api_key_file: /run/bcme}}\n")
+    source = reader.read([str(simulated), str(named)])
+    assert source.key_files() == {"acme": folder / "acme.key", "bcme": Path("/run/bcme")}
+
+
+@pytest.mark.parametrize("written", ["sesame", "sesame\n", "sesame\r\n"])
+def test_a_tenants_key_is_its_files_line(simulated: Path, written: str):
+    key = simulated.parent / "keys" / "acme"
+    key.parent.mkdir()
+    key.write_text(written)
+    (tenant,) = with_a_key_file(simulated).config({}).rules.tenants
+    assert tenant.api_key == "sesame"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "{key}: No such file or directory"),
+        (b"", "{key} is empty"),
+        (b" \n", "{key} is empty"),
+        (b"\xff\xfe", "{key} is not text in UTF-8"),
+        (b"one\ntwo\n", "{key} is not one line with the key alone"),
+        (b" one\n", "{key} is not one line with the key alone"),
+    ],
+)
+def test_a_key_file_without_a_key_is_told_with_its_line(simulated: Path, content: bytes | None, told: str):
+    key = simulated.parent / "keys" / "acme"
+    key.parent.mkdir()
+    if content is not None:
+        key.write_bytes(content)
+    source = with_a_key_file(simulated)
+    with pytest.raises(ConfigErrors) as caught:
+        source.config(key_files=True)
+    assert str(caught.value).splitlines() == [
+        f"{source.files[1]}:1: tenants.acme.api_key_file: {told.format(key=key)}",
+        f"  mend:  printf %s KEY > {key}",
+    ]
+    assert source.config().rules.tenants[0].api_key is None, "parts that need no keys read none"
+
+
+def test_a_key_file_that_may_not_be_read_is_told(simulated: Path, monkeypatch: pytest.MonkeyPatch):
+    source, read = with_a_key_file(simulated), Path.read_text
+
+    def forbidden(path: Path, *args: str, **more: str) -> str:
+        if path.name == "acme":
+            raise PermissionError(13, "Permission denied")
+        return read(path, *args, **more)
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    with pytest.raises(ConfigErrors, match=r"acme: Permission denied\n  mend:  chmod u\+r "):
+        source.config({})

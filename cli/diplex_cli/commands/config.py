@@ -1,9 +1,12 @@
-"""Check a configuration: every fault with its file, line and mend, and what is not acted on yet.
+"""Check a configuration, or print the JSON Schema of one.
 
-Several files are checked as the one configuration that they make together.
+`check` names every fault with its file, line and mend, and what is not acted on yet; several files are checked
+as the one configuration that they make together. `schema` is for editors: one with a YAML language server
+completes and checks a file whose first line is `# yaml-language-server: $schema=FILE`.
 
-example:
+examples:
   diplex config check fleet.yaml
+  diplex config schema > diplex-schema.json
 """
 
 import json
@@ -12,23 +15,31 @@ from argparse import ArgumentParser, Namespace
 
 from diplex_cli import reader
 from diplex_cli.failures import NOT_FINE
-from diplex_core.config import Config, ConfigErrors, remarks
+from diplex_core.config import Config, ConfigErrors, remarks, schema
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="verb", metavar="check", required=True)
-    check = verbs.add_parser("check", help="check one configuration", description=__doc__.partition("\n")[0])
+    verbs = parser.add_subparsers(dest="verb", metavar="check | schema", required=True)
+    check = verbs.add_parser("check", help="check one configuration", description="Check a configuration.")
     check.add_argument("files", metavar="FILE", nargs="+", help="configuration file")
     check.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    verbs.add_parser("schema", help="print the JSON Schema", description="Print the JSON Schema.")
 
 
 def run(args: Namespace) -> int:
+    if args.verb == "schema":
+        print(schema.text(), end="")
+        return 0
+    return _check(args)
+
+
+def _check(args: Namespace) -> int:
     faults: list[str] = []
     notes: list[str] = []
     config: Config | None = None
     try:
         source = reader.read(args.files)
-        config = source.config()
+        config = source.config(key_files=True)
         notes = list(source.lines(list(remarks(config))))
     except reader.FileFault as error:
         faults = str(error).splitlines()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from diplex_core.config.crosschecks import Tree, crosschecks, shared_ports
 from diplex_core.config.faults import ConfigErrors, Fault, Path
@@ -27,12 +27,19 @@ _ENGINES: Mapping[str, type[SimConfig] | type[LlamaCppConfig] | type[AttachConfi
 }
 
 
-def build(tree: object, environment: Mapping[str, str] | None = None) -> Config:
+KeyFiles: TypeAlias = Mapping[str, str | Fault]
+"""By tenant: the key that its `api_key_file` holds, or what is wrong with that file."""
+
+
+def build(
+    tree: object, environment: Mapping[str, str] | None = None, key_files: KeyFiles | None = None
+) -> Config:
     """Check a configuration and turn it into values.
 
     Args:
         tree: dicts, lists and scalars, as a YAML file gives them.
         environment: where tenants' keys are looked up. `None`: nobody needs them, tenants have no key.
+        key_files: what their key files hold. `None`: likewise.
     Raises:
         ConfigErrors: what is wrong with it, all of it.
     """
@@ -41,11 +48,10 @@ def build(tree: object, environment: Mapping[str, str] | None = None) -> Config:
     if checked is not None:
         found = tuple(faults)
         faults += (fault for fault in crosschecks(checked) if not any(_of_one(fault, one) for one in found))
-        if environment is not None:
-            faults += _unset(checked, environment)
+        faults += _keyless(checked, environment, key_files)
     if checked is None or faults:
         raise ConfigErrors(faults)
-    config = _config(checked, environment or {})
+    config = _config(checked, environment, key_files)
     if shared := list(shared_ports(config)):
         raise ConfigErrors(shared)
     return config
@@ -56,21 +62,36 @@ def _of_one(fault: Fault, other: Fault) -> bool:
     return all(mine == its for mine, its in zip(fault.path, other.path, strict=False))
 
 
-def _unset(tree: Tree, environment: Mapping[str, str]) -> Iterator[Fault]:
+def _keyless(
+    tree: Tree, environment: Mapping[str, str] | None, key_files: KeyFiles | None
+) -> Iterator[Fault]:
+    """Tenants whose key is not to be had, or is another's."""
     owner_of: dict[str, str] = {}
     for name, tenant in (tree["tenants"] or {}).items():
-        variable = tenant["api_key_env"] if tenant else None
-        if variable is None:
-            continue
-        path: Path = ("tenants", name, "api_key_env")
-        key = environment.get(variable, "")
-        if not key:
-            yield Fault(path, f"the environment variable {variable} is not set", mend=f"export {variable}=…")
-        elif owner_of.setdefault(key, name) != name:
-            yield Fault(path, f"{variable} holds the same key as {owner_of[key]}'s", mend="a key of its own")
+        key = _key(name, tenant, environment, key_files) if tenant else None
+        if isinstance(key, Fault):
+            yield key
+        elif key and owner_of.setdefault(key, name) != name:
+            word = "api_key_env" if tenant["api_key_env"] else "api_key_file"
+            reason = f"{tenant[word]} holds the same key as {owner_of[key]}'s"
+            yield Fault(("tenants", name, word), reason, mend="a key of its own")
 
 
-def _config(tree: Tree, environment: Mapping[str, str]) -> Config:
+def _key(
+    name: str, tenant: Tree, environment: Mapping[str, str] | None, key_files: KeyFiles | None
+) -> str | Fault | None:
+    """A tenant's key, or why it is not to be had; `None`: nobody has looked for it."""
+    variable = tenant["api_key_env"]
+    if variable is None:
+        return key_files.get(name) if key_files else None
+    if environment is None:
+        return None
+    path: Path = ("tenants", name, "api_key_env")
+    unset = Fault(path, f"the environment variable {variable} is not set", mend=f"export {variable}=…")
+    return environment.get(variable) or unset
+
+
+def _config(tree: Tree, environment: Mapping[str, str] | None, key_files: KeyFiles | None) -> Config:
     models, tiers = {name: _model(name, model) for name, model in tree["models"].items()}, tree["tiers"]
     router = RouterConfig(**tree["router"])
     rest = tree["rest"]
@@ -82,7 +103,10 @@ def _config(tree: Tree, environment: Mapping[str, str]) -> Config:
             default_model=tree["default_model"] or next(iter(models)),
             tiers=MappingProxyType({name: _tier(name, tier) for name, tier in tiers.items()}),
             default_tier=tree["default_tier"] or next(iter(tiers)),
-            tenants=tuple(_tenant(name, one, environment) for name, one in (tree["tenants"] or {}).items()),
+            tenants=tuple(
+                _tenant(name, one, _key(name, one, environment, key_files))
+                for name, one in (tree["tenants"] or {}).items()
+            ),
         ),
         router=router,
         rest=RestConfig(rest["host"], rest["port"], rest["router"] or router.address),
@@ -170,13 +194,13 @@ def _seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
 
 
-def _tenant(name: str, tenant: Tree, environment: Mapping[str, str]) -> Tenant:
+def _tenant(name: str, tenant: Tree, key: str | Fault | None) -> Tenant:
     def some(key: str) -> frozenset[str] | None:
         return None if tenant[key] is None else frozenset(tenant[key])
 
     return Tenant(
         name=name,
-        api_key=environment.get(tenant["api_key_env"]),
+        api_key=key if isinstance(key, str) else None,
         weight=tenant["weight"],
         max_tokens_per_minute=tenant["max_tokens_per_minute"],
         tiers=some("tiers"),

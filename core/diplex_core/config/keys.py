@@ -173,8 +173,11 @@ TIER: Final = Section(
 
 TENANT: Final = Section(
     {
-        "api_key_env": Key(
-            "Environment variable that holds its API key.", SECRET_NAME, required=True, example="ACME_KEY"
+        "api_key_env": Key("Environment variable that holds its API key.", SECRET_NAME, example="ACME_KEY"),
+        "api_key_file": Key(
+            "File that holds its API key, on one line; relative to the file that says so.",
+            Text(),
+            example="keys/acme",
         ),
         "weight": Key("Its share of a full fleet, against the other tenants'.", Real(positive=True), 1.0),
         "max_tokens_per_minute": Key("Its quota of prompt and output tokens.", Whole(1)),
@@ -182,6 +185,7 @@ TENANT: Final = Section(
         "packages": Key("Packages that it may use; left out, all.", ListOf(Text(), "[pkg0, pkg1]")),
     },
     "a tenant",
+    either=("api_key_env", "api_key_file"),
 )
 
 FILE: Final = Section(

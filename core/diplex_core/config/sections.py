@@ -1,7 +1,7 @@
 """Shapes made of other shapes: lists, entries under names, and sections with keys of ours."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,10 +83,11 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A mapping with keys of ours. Left empty it is all defaults."""
+    """A mapping with keys of ours. Left empty it is all defaults. Of `either` it has exactly one."""
 
     keys: Mapping[str, Key]
     what: str
+    either: tuple[str, ...] = ()
 
     def check(self, value: object, path: Path, faults: Faults) -> dict[str, Any] | None:
         value = {} if value is None else value
@@ -97,6 +98,8 @@ class Section:
         for name in value:
             if name not in self.keys:
                 faults.append(self._unknown(name, path))
+        if self.either:
+            faults += self._not_one(value, path)
         return {name: self._one(name, key, value, path, faults) for name, key in self.keys.items()}
 
     def _one(self, name: str, key: Key, value: Mapping[str, Any], path: Path, faults: Faults) -> Any:
@@ -107,6 +110,16 @@ class Section:
             faults.append(Fault((*path, name), "is missing", mend=mend))
         # A section that is left out says the same as one that is empty.
         return key.shape.check({}, (*path, name), faults) if key.default == {} else key.default
+
+    def _not_one(self, value: Mapping[str, Any], path: Path) -> Iterator[Fault]:
+        """What is wrong where not exactly one of `either` is there."""
+        there = [name for name in self.either if name in value]
+        if not there:
+            first = self.either[0]
+            mend = f"{first}: {self.keys[first].example}"
+            yield Fault((*path, first), f"is missing: one of {', '.join(self.either)}", mend=mend)
+        for name in there[1:]:
+            yield Fault((*path, name), f"is there beside {there[0]}", mend=f"only one of {', '.join(there)}")
 
     def _unknown(self, name: object, path: Path) -> Fault:
         near = nearest(str(name), self.keys)
@@ -121,10 +134,11 @@ class Section:
                 keys[name]["default"] = key.default
         required = [name for name, key in self.keys.items() if key.required]
         return {
-            "type": "object" if required else ["object", "null"],
+            "type": "object" if required or self.either else ["object", "null"],
             "properties": keys,
             "additionalProperties": False,
             **({"required": required} if required else {}),
+            **({"oneOf": [{"required": [name]} for name in self.either]} if self.either else {}),
         }
 
 

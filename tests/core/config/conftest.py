@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from diplex_core.config import Config, ConfigErrors, build
+from diplex_core.config.build import KeyFiles
 
 SMALL: dict[str, Any] = {
     "models": {"big": {"profile": "qwen2.5-72b", "weights": "mxfp4-mixed", "kv_cache": "mxfp8"}},
@@ -32,12 +33,14 @@ def built() -> Callable[..., Config]:
     """`built((path, value), …)`: the small configuration with these values put in."""
 
     def build_it(
-        *changes: tuple[tuple[str | int, ...], Any], environment: dict[str, str] | None = None
+        *changes: tuple[tuple[str | int, ...], Any],
+        environment: dict[str, str] | None = None,
+        key_files: KeyFiles | None = None,
     ) -> Config:
         tree = SMALL
         for path, value in changes:
             tree = changed(tree, path, value)
-        return build(tree, environment)
+        return build(tree, environment, key_files)
 
     return build_it
 
@@ -46,9 +49,9 @@ def built() -> Callable[..., Config]:
 def faults(built: Callable[..., Config]) -> Callable[..., list[str]]:
     """The same, for configurations that are wrong: each fault as people read it, its lines joined."""
 
-    def faults_of(*changes: Any, environment: dict[str, str] | None = None) -> list[str]:
+    def faults_of(*changes: Any, **keys: Any) -> list[str]:
         with pytest.raises(ConfigErrors) as caught:
-            built(*changes, environment=environment)
+            built(*changes, **keys)
         return [" ".join(" ".join(fault.lines()).split()) for fault in caught.value.faults]
 
     return faults_of

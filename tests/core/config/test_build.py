@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from diplex_core.config import AttachConfig, Config, LlamaCppConfig, SimConfig
+from diplex_core.config import AttachConfig, Config, Fault, LlamaCppConfig, SimConfig
 from diplex_core.words import DEFAULT_TENANT, Pattern, Promise, Reserve, Target, WhenLate
 
 Built = Callable[..., Config]
@@ -153,3 +153,36 @@ def test_two_tenants_cannot_share_a_key(faults: Any):
         environment={"ACME_KEY": "sesame", "BCME_KEY": "sesame"},
     )
     assert found == ["tenants.bcme.api_key_env: BCME_KEY holds the same key as acme's mend: a key of its own"]
+
+
+def test_a_tenant_has_the_key_that_its_file_holds(built: Built):
+    acme = (("tenants", "acme"), {"api_key_file": "keys/acme"})
+    tenant = built(acme, key_files={"acme": "sesame"}).rules.tenant_of("sesame")
+    assert tenant is not None
+    assert tenant.name == "acme"
+    assert built(acme, environment={}).rules.tenants[0].api_key is None
+
+
+def test_what_is_wrong_with_a_key_file_is_one_fault_of_the_configuration(faults: Any):
+    found = faults(
+        (("tenants", "acme"), {"api_key_file": "keys/acme"}),
+        (("tenants", "bcme"), {"api_key_env": "KEY"}),
+        environment={},
+        key_files={"acme": Fault(("tenants", "acme", "api_key_file"), "is empty", "fill it")},
+    )
+    assert found == [
+        "tenants.acme.api_key_file: is empty mend: fill it",
+        "tenants.bcme.api_key_env: the environment variable KEY is not set mend: export KEY=…",
+    ]
+
+
+def test_a_key_in_a_file_may_not_be_anothers_variables_either(faults: Any):
+    found = faults(
+        (("tenants", "acme"), {"api_key_env": "KEY"}),
+        (("tenants", "bcme"), {"api_key_file": "keys/bcme"}),
+        environment={"KEY": "sesame"},
+        key_files={"bcme": "sesame"},
+    )
+    assert found == [
+        "tenants.bcme.api_key_file: keys/bcme holds the same key as acme's mend: a key of its own"
+    ]

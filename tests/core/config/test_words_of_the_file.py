@@ -101,7 +101,18 @@ Faults = Callable[..., list[str]]
             "tiers.standard.reserve: 'fulll' is not a reserve policy known: full, expected mend: full",
         ),
         (("models", "big", "weights"), 4, 'models.big.weights: 4 is not text mend: weights: "4"'),
-        (("tenants",), {"acme": {}}, "tenants.acme.api_key_env: is missing mend: api_key_env: ACME_KEY"),
+        (
+            ("tenants",),
+            {"acme": {}},
+            "tenants.acme.api_key_env: is missing: one of api_key_env, api_key_file "
+            "mend: api_key_env: ACME_KEY",
+        ),
+        (
+            ("tenants",),
+            {"acme": {"api_key_env": "ACME_KEY", "api_key_file": "keys/acme"}},
+            "tenants.acme.api_key_file: is there beside api_key_env "
+            "mend: only one of api_key_env, api_key_file",
+        ),
         (("packages",), {}, "packages: names no package"),
         (("packages",), [1], "packages: names no package"),
         (
