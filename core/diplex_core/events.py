@@ -293,6 +293,7 @@ class Served:
     met: bool
     predicted_ttft: Seconds | None = None
     degraded_from: str = ""
+    claim: Claim | None = None  # its last one: the edge finds by it what it keeps of the request
 
 
 Decision: TypeAlias = Queued | Granted | Refused | Revoked | StopClaim | Redial | Served
