@@ -76,6 +76,7 @@ class Admission:
         placement: Placement | None = None,
     ) -> None:
         self.rules = rules
+        self.rules_version = 0
         self.epoch = epoch
         self.workers = {name: Worker(name, lost_at=now) for name in workers}
         self.waiting = WaitingRoom()
@@ -112,6 +113,7 @@ class Admission:
                 self._link_lost(self.workers[event.worker], event.problem, now)
             case RulesChanged():
                 self.rules = event.rules
+                self.rules_version += 1
                 self._room = True
             case Ticked():
                 self._ticked(now)

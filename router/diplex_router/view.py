@@ -51,6 +51,7 @@ class View:
             ],
             leases=self._leases(),
             uptime_s=now - self._started,
+            rules_version=admission.rules_version,
         )
 
     def _leases(self) -> router_pb2.FleetLeases:
