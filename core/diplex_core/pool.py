@@ -4,21 +4,33 @@ The router's ledger is a view of pools like this one. Any number of routers may 
 worker; because the worker itself refuses what its pool cannot hold, none of them can over-commit it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from diplex_core.words import Blocks, Claim, Slots
+from diplex_core.resident import Resident
+from diplex_core.words import BlockHash, Blocks, Claim, Slots
 
 
 @dataclass(frozen=True, slots=True)
 class NoRoom:
-    """The pool cannot hold the claim now: what was asked for, and what is free."""
+    """The pool cannot hold the claim now: what it needs, and what is free.
+
+    Attributes:
+        needed_blocks: those that count on a cached block which is not resident included.
+        missing: how many of them do.
+    """
 
     needed_blocks: Blocks
     free_blocks: Blocks
     needed_slots: Slots
     free_slots: Slots
+    missing: Blocks = 0
 
     def __str__(self) -> str:
+        if self.missing:
+            return (
+                f"needs {self.needed_blocks} KV blocks: {self.missing} that it counts on are not cached here"
+            )
         if self.needed_blocks > self.free_blocks:
             return f"needs {self.needed_blocks} KV blocks, {self.free_blocks} are free"
         return f"needs {self.needed_slots} sequence slots, {self.free_slots} are free"
@@ -26,15 +38,23 @@ class NoRoom:
 
 @dataclass(slots=True)
 class Holding:
-    """What one claim holds, and for which router ("" for a request that came without a grant)."""
+    """What one claim holds, and for which router ("" for a request that came without a grant).
+
+    `blocks` are its own; `hits` are resident prefix blocks that it uses beside them, maybe with others.
+    """
 
     blocks: Blocks
     slots: Slots
     owner: str
+    hits: frozenset[BlockHash] = frozenset()
 
 
 class Pool:
-    """KV blocks and sequence slots of one engine. Invariant: held + guard <= capacity on both axes.
+    """KV blocks and sequence slots of one engine.
+
+    Invariant: held + pinned + guard <= capacity on the axis of blocks, held <= capacity on that of slots.
+    Pinned are the resident prefix blocks that any claim uses, each counted once. Cached ones are used by
+    nobody and free: the engine evicts them when it needs their room, and never a pinned one.
 
     Args:
         capacity: blocks that the engine's KV cache has.
@@ -48,6 +68,7 @@ class Pool:
         self.capacity = capacity
         self.slots = slots
         self.guard = guard
+        self.resident = Resident()
         self.used_blocks: Blocks = 0
         self.used_slots: Slots = 0
         self.peak_blocks: Blocks = 0
@@ -56,7 +77,7 @@ class Pool:
 
     @property
     def free_blocks(self) -> Blocks:
-        return self.capacity - self.guard - self.used_blocks
+        return self.capacity - self.guard - self.used_blocks - self.resident.pinned
 
     @property
     def free_slots(self) -> Slots:
@@ -65,9 +86,14 @@ class Pool:
     def holding(self, claim: Claim) -> Holding | None:
         return self._held.get(claim)
 
-    def take(self, claim: Claim, blocks: Blocks, slots: Slots, owner: str) -> NoRoom | None:
+    def take(
+        self, claim: Claim, blocks: Blocks, slots: Slots, owner: str, hits: Iterable[BlockHash] = ()
+    ) -> NoRoom | None:
         """Hold blocks and slots for a claim, or say why not; a refusal changes nothing.
 
+        Args:
+            blocks: of its own, beside what it hits.
+            hits: the leading blocks of its prompt that its grant counts on finding resident.
         Raises:
             ValueError: the claim is held already, or a size is negative.
         """
@@ -75,9 +101,15 @@ class Pool:
             raise ValueError(f"claim {claim} is held already")
         if blocks < 0 or slots < 0:
             raise ValueError(f"claim {claim} asks for {blocks} blocks and {slots} slots")
-        if blocks > self.free_blocks or slots > self.free_slots:
-            return NoRoom(blocks, self.free_blocks, slots, self.free_slots)
-        self._held[claim] = Holding(blocks, slots, owner)
+        counted_on = tuple(hits)
+        missing = len(counted_on) - len(self.resident.leading(counted_on))
+        if missing:  # what is to be read that was not counted needs blocks of its own
+            return NoRoom(blocks + missing, self.free_blocks, slots, self.free_slots, missing)
+        needed = blocks + self.resident.newly_pinned(counted_on)
+        if needed > self.free_blocks or slots > self.free_slots:
+            return NoRoom(needed, self.free_blocks, slots, self.free_slots)
+        holding = self._held[claim] = Holding(blocks, slots, owner, frozenset(counted_on))
+        self.resident.use(holding.hits)
         self.used_blocks += blocks
         self.used_slots += slots
         self._note_peaks()
@@ -104,6 +136,7 @@ class Pool:
         if holding is not None:
             self.used_blocks -= holding.blocks
             self.used_slots -= holding.slots
+            self.resident.leave(holding.hits)
         return holding
 
     def held_by_others(self, owner: str) -> tuple[Blocks, Slots]:
@@ -112,5 +145,5 @@ class Pool:
         return sum(h.blocks for h in others), sum(h.slots for h in others)
 
     def _note_peaks(self) -> None:
-        self.peak_blocks = max(self.peak_blocks, self.used_blocks)
+        self.peak_blocks = max(self.peak_blocks, self.used_blocks + self.resident.pinned)
         self.peak_slots = max(self.peak_slots, self.used_slots)
