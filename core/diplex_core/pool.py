@@ -28,9 +28,7 @@ class NoRoom:
 
     def __str__(self) -> str:
         if self.missing:
-            return (
-                f"needs {self.needed_blocks} KV blocks: {self.missing} that it counts on are not cached here"
-            )
+            return f"needs {self.needed_blocks} KV blocks, {self.missing} it counts on are not cached"
         if self.needed_blocks > self.free_blocks:
             return f"needs {self.needed_blocks} KV blocks, {self.free_blocks} are free"
         return f"needs {self.needed_slots} sequence slots, {self.free_slots} are free"

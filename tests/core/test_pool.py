@@ -91,7 +91,7 @@ def test_fewer_cached_blocks_than_the_router_believed_are_a_grant_too_small() ->
     refusal = pool.take(ONE, 2, 1, "r1", hits=[7, 8, 9])
     assert refusal is not None
     assert refusal.needed_blocks == 4
-    assert str(refusal) == "needs 4 KV blocks: 2 that it counts on are not cached here"
+    assert str(refusal) == "needs 4 KV blocks, 2 it counts on are not cached"
     assert (pool.used_blocks, pool.resident.pinned) == (0, 0)
 
 
