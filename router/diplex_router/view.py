@@ -8,8 +8,8 @@ from diplex.v1 import router_pb2
 from diplex_core.admission import Admission
 from diplex_core.fleet import Worker
 from diplex_core.lease import State
-from diplex_core.ledger import Axis
-from diplex_core.words import Seconds
+from diplex_core.ledger import UNBOUNDED, Axis
+from diplex_core.words import Promise, Seconds, Tier
 from diplex_router.settings import WorkerSpec
 
 # Before any worker has said better: each byte a token, which no byte-level tokenizer exceeds.
@@ -51,6 +51,9 @@ class View:
             ],
             leases=self._leases(),
             uptime_s=now - self._started,
+            tiers=[tier_on_wire(tier) for tier in admission.rules.tiers.values()],
+            default_tier=admission.rules.default_tier,
+            default_model=admission.rules.default_model,
             rules_version=admission.rules_version,
         )
 
@@ -67,6 +70,8 @@ class View:
             adopted=admission.leases.adopted,
             refused_by_worker=admission.refused_by_worker,
             over_capacity=admission.over_capacity,
+            preempted=admission.preempted,
+            drift_max=admission.drift_max,
         )
 
     def _worker(self, worker: Worker, now: Seconds) -> router_pb2.FleetWorker:
@@ -87,6 +92,8 @@ class View:
             requests=worker.requests,
             refused=worker.refused,
             output_tokens=worker.output_tokens,
+            prefill_tokens=account(worker.ledger.prefill),
+            requests_by_tier=worker.requests_by_tier,
         )
         if worker.reported_at is not None:
             shown.report_age_s = now - worker.reported_at
@@ -148,13 +155,43 @@ class View:
 
 
 def account(axis: Axis) -> router_pb2.PoolAccount:
+    """One axis; of one without a bound neither capacity nor room is told."""
+    bounded = axis.capacity != UNBOUNDED
     return router_pb2.PoolAccount(
-        capacity=axis.capacity,
+        capacity=axis.capacity if bounded else 0,
         guard=axis.guard,
         reserved=axis.reserved,
         pinned=axis.pinned,
         reclaiming=axis.reclaiming,
         foreign=axis.foreign + axis.stray,
-        free=axis.free,
+        free=axis.free if bounded else 0,
         peak=axis.peak,
     )
+
+
+def tier_on_wire(tier: Tier) -> router_pb2.FleetTier:
+    """What a tier promises and who may serve it, in the milliseconds of the wire."""
+    shown = router_pb2.FleetTier(
+        name=tier.name,
+        patterns=[pattern.value for pattern in tier.patterns],
+        promise=_promise_on_wire(tier.promise),
+        promises_by_model={
+            model: _promise_on_wire(promise) for model, promise in tier.promises_by_model.items()
+        },
+        max_output_tokens=tier.max_output_tokens,
+        priority=tier.priority,
+        when_late=tier.when_late.value,
+    )
+    if tier.deadline is not None:
+        shown.deadline_s = tier.deadline
+    return shown
+
+
+def _promise_on_wire(promise: Promise) -> router_pb2.TierPromise:
+    shown = router_pb2.TierPromise()
+    if (ttft := promise.ttft_p95) is not None:
+        shown.ttft_p95.base_ms = ttft.base * 1000
+        shown.ttft_p95.per_1k_prompt_tokens_ms = ttft.per_1k_prompt_tokens * 1000
+    if promise.tpot_p95 is not None:
+        shown.tpot_p95_ms = promise.tpot_p95 * 1000
+    return shown
