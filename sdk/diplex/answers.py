@@ -155,8 +155,3 @@ class TokenCount:
 
     tokens: int
     exact: bool
-
-
-def finish_word(reason: "pb.EndReason.ValueType") -> str:
-    """STOP as "stop", and so on."""
-    return pb.EndReason.Name(reason).removeprefix("END_REASON_").lower()

@@ -8,6 +8,10 @@ from types import TracebackType
 from typing import Final, Self, TypeVar, Unpack
 
 import grpc
+from opentelemetry import context as otel_context
+from opentelemetry import trace as otel_trace
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind
 
 from diplex.answers import ModelInfo, Reply, TokenCount
 from diplex.errors import DiplexError, error_of
@@ -18,12 +22,13 @@ from diplex.session import RouterSession, no_router
 from diplex.stream import TokenStream
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2, router_pb2_grpc
-from diplex.wire.context import current_traceparent
 from diplex.wire.counting import count_or_bound
 from diplex.wire.frames import WorkerStreams
 from diplex.wire.request import Consumer, RequestLife, Wanted
+from diplex.wire.request_span import traced
 from diplex.wire.serving import channel
 from diplex.wire.status import Problem
+from diplex.wire.telemetry import SERVER_ADDRESS, SERVER_PORT
 
 _ANSWER_WITHIN: Final = 10.0
 """Seconds that the router has for a question about itself."""
@@ -48,6 +53,8 @@ class AsyncClient:
         self, target: str = "127.0.0.1:7600", *, api_key: str | None = None, patience: float = 10.0
     ) -> None:
         self.target = target
+        self._tracer = otel_trace.get_tracer("diplex.client")
+        self._where = _server_of(target)
         self._api_key = api_key or ""
         self._patience = patience
         self._lives: weakref.WeakSet[RequestLife] = weakref.WeakSet()
@@ -117,8 +124,8 @@ class AsyncClient:
         Raises:
             InvalidRequest: the request cannot be one.
         """
-        wanted = self._wanted(prompt, options)
-        return TokenStream(lambda reading: self._launch(wanted, reading), wanted.n, wanted.request_id)
+        wanted, parent = self._wanted(prompt, options), otel_context.get_current()
+        return TokenStream(lambda reading: self._launch(wanted, reading, parent), wanted.n, wanted.request_id)
 
     def start(self, consumer: Consumer, prompt: str | None = None, **options: Unpack[Options]) -> RequestLife:
         """Begin a request for a consumer of one's own: its calls come straight from the frame that brought
@@ -206,7 +213,6 @@ class AsyncClient:
         check_names(options)
         try:
             max_tokens, n, timeout = counts_of(options)
-            traceparent, tracestate = current_traceparent()
             return Wanted(
                 request_id=options.get("request_id") or f"req_{uuid.uuid4().hex}",
                 model=options.get("model", ""),
@@ -219,38 +225,36 @@ class AsyncClient:
                 max_tokens=max_tokens,
                 n=n,
                 timeout=timeout,
-                traceparent=traceparent,
-                tracestate=tracestate,
             )
         except Problem as problem:
             raise error_of(problem) from None
 
-    def _launch(self, wanted: Wanted, consumer: Consumer) -> RequestLife:
+    def _launch(self, wanted: Wanted, consumer: Consumer, parent: Context | None = None) -> RequestLife:
+        """Begin a request, and its span: a child of `parent`, or of whatever span is current."""
         if self._channel is None:
             raise RuntimeError("the client is not open. Mend: async with diplex.AsyncClient(…) as client")
-        life = RequestLife(wanted, self._session, self._streams, consumer)
         model = self._models.named(wanted.model)
-        if model is None:
-            self._keep(asyncio.create_task(self._begin_when_listed(life, wanted)))
-        else:
+        if model is not None:
             try:
-                self._begin(life, wanted, model)
+                _complete(wanted, model)
             except Problem as problem:
                 raise error_of(problem) from None
+        desk, consumer = traced(
+            self._tracer,
+            wanted,
+            self._session,
+            consumer,
+            kind=SpanKind.CLIENT,
+            parent=parent,
+            about=self._where,
+        )
+        life = RequestLife(wanted, desk, self._streams, consumer)
+        if model is not None:
+            life.begin()
+        else:
+            self._keep(asyncio.create_task(self._begin_when_listed(life, wanted)))
         self._lives.add(life)
         return life
-
-    def _begin(self, life: RequestLife, wanted: Wanted, model: pb.Model) -> None:
-        if model.workers and not model.has_chat_template and wanted.prompt.HasField("chat"):
-            raise Problem(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"{model.name} has no chat template, so it takes no messages. Mend: give it a prompt",
-                "REQUEST_INVALID",
-                field="messages",
-            )
-        wanted.model = wanted.model or model.name
-        wanted.prompt_tokens, wanted.exact = count_or_bound(wanted.prompt, model.bound)
-        life.begin()
 
     async def _begin_when_listed(self, life: RequestLife, wanted: Wanted) -> None:
         """A name that is not listed may be new, or the list not here yet; what stays unknown, the router
@@ -262,9 +266,11 @@ class AsyncClient:
         except (TimeoutError, grpc.aio.AioRpcError):
             pass  # the session knows how long to be patient, and what to say then
         try:
-            self._begin(life, wanted, self._models.named(wanted.model) or pb.Model())
+            _complete(wanted, self._models.named(wanted.model) or pb.Model())
         except Problem as problem:
             life.refuse(problem)
+        else:
+            life.begin()
 
     async def _asked(self, answer: Awaitable[T]) -> T:
         try:
@@ -296,3 +302,28 @@ class AsyncClient:
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _complete(wanted: Wanted, model: pb.Model) -> None:
+    """Add what only the model's entry in the router's list says: its name, and how many tokens that makes.
+
+    Raises:
+        Problem: INVALID_ARGUMENT, the model cannot take it.
+    """
+    if model.workers and not model.has_chat_template and wanted.prompt.HasField("chat"):
+        raise Problem(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            f"{model.name} has no chat template, so it takes no messages. Mend: give it a prompt",
+            "REQUEST_INVALID",
+            field="messages",
+        )
+    wanted.model = wanted.model or model.name
+    wanted.prompt_tokens, wanted.exact = count_or_bound(wanted.prompt, model.bound)
+
+
+def _server_of(target: str) -> dict[str, str | int]:
+    """The router's address as spans tell it."""
+    host, _, port = target.rpartition(":")
+    if not host or not port.isdecimal():
+        return {SERVER_ADDRESS: target}
+    return {SERVER_ADDRESS: host.strip("[]"), SERVER_PORT: int(port)}

@@ -5,12 +5,13 @@ import time
 
 import grpc
 
-from diplex.answers import Choice, Reply, Serving, Timing, Usage, finish_word
+from diplex.answers import Choice, Reply, Serving, Timing, Usage
 from diplex.errors import DiplexError, error_of
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2
 from diplex.wire.coalesce import Outbox
 from diplex.wire.status import Problem
+from diplex.wire.telemetry import finish_word
 
 _GOOD_ENDS = frozenset({pb.END_REASON_STOP, pb.END_REASON_LENGTH})
 
