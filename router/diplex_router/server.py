@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import grpc
@@ -14,7 +14,9 @@ from diplex.wire.frames import WorkerStreams
 from diplex.wire.metrics_http import serve_metrics
 from diplex.wire.serving import SERVER_OPTIONS, HealthControl, add_standard_services, bind, until_stopped
 from diplex_core.admission import Admission
-from diplex_core.events import Ticked
+from diplex_core.config.changes import of_rules
+from diplex_core.events import RulesChanged, Ticked
+from diplex_core.words import Rules
 from diplex_router.driver import Driver
 from diplex_router.links import Links
 from diplex_router.metrics import Metrics
@@ -32,11 +34,16 @@ _GRACE: Final = 2.0
 
 
 async def run(
-    settings: RouterSettings, *, stop: asyncio.Event, started: Callable[[int], None] = lambda port: None
+    settings: RouterSettings,
+    *,
+    stop: asyncio.Event,
+    started: Callable[[int], None] = lambda port: None,
+    new_rules: AsyncIterator[Rules] | None = None,
 ) -> None:
     """Serve until `stop` is set. Direct streams of its leases go on without it.
 
     Args:
+        new_rules: each replaces the settings' rules when it comes.
         started: told the port, once it listens.
     Raises:
         PortTaken: it cannot listen where it was told to.
@@ -71,6 +78,8 @@ async def run(
             asyncio.create_task(_tick(driver), name="ticks"),
             asyncio.create_task(_announce(ready, service, health), name="readiness"),
         ]
+        if new_rules is not None:
+            tasks.append(asyncio.create_task(_follow(new_rules, driver), name="rules"))
         try:
             await until_stopped(stop, tasks)
         finally:
@@ -86,6 +95,15 @@ async def _tick(driver: Driver) -> None:
     while True:
         await asyncio.sleep(_TICK)
         driver.tell(Ticked())
+
+
+async def _follow(new_rules: AsyncIterator[Rules], driver: Driver) -> None:
+    """What runs goes on as it was let in; whoever asks from now on is judged by the new rules."""
+    async for rules in new_rules:
+        changed = of_rules(driver.admission.rules, rules)
+        driver.tell(RulesChanged(rules))
+        log.info("rules %d: %s", driver.admission.rules_version, changed)
+    await asyncio.Event().wait()
 
 
 async def _announce(ready: asyncio.Event, service: RouterService, health: HealthControl) -> None:

@@ -45,6 +45,8 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServicer):
     number: int = 0
     refuse_next: int = 0
     answer: bool = True
+    held_back: asyncio.Event | None = None
+    """While it is not set, a started sequence is held and nothing comes of it."""
 
     def info(self) -> pb.WorkerInfo:
         bound = pb.CountBound(bytes_per_token=4, tokens_per_message=4, tokens_per_chat=3)
@@ -93,6 +95,11 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServicer):
     async def Session(self, request_iterator, context):  # type: ignore[no-untyped-def,override]
         async for request in request_iterator:
             for start in request.starts:
+                if self.held_back is not None:
+                    grant = KEYS.verify(start.grant)
+                    held = worker_pb2.Held(claim=grant.claim, blocks=grant.blocks, slots=grant.slots)
+                    self.report(held=[held])
+                    await self.held_back.wait()
                 for frame in self.frames(start):
                     await context.write(frame)
 
@@ -130,13 +137,13 @@ async def serving(worker: ScriptedWorker) -> AsyncIterator[ScriptedWorker]:
 
 @asynccontextmanager
 async def routing(
-    *workers: ScriptedWorker, rules: Rules = RULES
+    *workers: ScriptedWorker, rules: Rules = RULES, new_rules: AsyncIterator[Rules] | None = None
 ) -> AsyncIterator["router_pb2_grpc.RouterAsyncStub"]:
     """A router over these workers, ready, and a stub to speak to it."""
     stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()
     specs = tuple(WorkerSpec(w.name, f"127.0.0.1:{w.port}", w.name, "A", (MODEL,)) for w in workers)
     settings = RouterSettings("r1", "127.0.0.1", 0, None, rules, specs, KEYS)
-    task = asyncio.create_task(run(settings, stop=stop, started=port.set_result))
+    task = asyncio.create_task(run(settings, stop=stop, started=port.set_result, new_rules=new_rules))
     async with channel(f"127.0.0.1:{await port}") as dialled:
         stub: router_pb2_grpc.RouterAsyncStub = router_pb2_grpc.RouterStub(dialled)
         await stub.ListModels(router_pb2.RouterListModelsRequest())  # answered once it is ready
@@ -151,6 +158,12 @@ async def routing(
 async def worker() -> AsyncIterator[ScriptedWorker]:
     async with serving(ScriptedWorker("w1")) as worker:
         yield worker
+
+
+@pytest.fixture
+def rules() -> Rules:
+    """What `new_router` goes by unless it is told otherwise."""
+    return RULES
 
 
 @pytest.fixture

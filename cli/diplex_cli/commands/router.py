@@ -3,6 +3,9 @@
 The key that signs grants comes from the environment: the variable that `grants.key_env` names, else
 DIPLEX_GRANTS_KEY. Workers need the same one.
 
+Tiers and tenants are read again when a file of --config changes, and at SIGHUP: what runs goes on, the next
+request obeys the new ones. A file that is wrong changes nothing.
+
 example:
   DIPLEX_GRANTS_KEY=secret diplex router --config fleet.yaml
 """
@@ -11,8 +14,9 @@ import os
 from argparse import ArgumentParser, Namespace
 
 from diplex_cli import process
-from diplex_cli.configured import GRANTS_KEY, add_config, configured, grants_key
+from diplex_cli.configured import GRANTS_KEY, add_config, grants_key, remark
 from diplex_cli.failures import UsageError
+from diplex_cli.reloading import Reloading
 from diplex_core.config import cannot_run
 
 
@@ -29,7 +33,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     process.log_to_stderr(args.log_level)
-    config = configured(args.config, os.environ)
+    reloading = Reloading(args.config, os.environ)
+    config = reloading.started_with
+    if not process.leashed():  # else `up` has said it
+        remark(reloading.source, config)
     key = grants_key(config)
     if key is None:
         name = config.grants_key_env or GRANTS_KEY
@@ -62,4 +69,8 @@ def run(args: Namespace) -> int:
         ),
         keys=Keys.of(key),
     )
-    return process.serve(lambda stop: server.run(settings, stop=stop))
+    return process.serve(
+        lambda stop: server.run(
+            settings, stop=stop, new_rules=reloading.rules() if reloading.watched else None
+        )
+    )
