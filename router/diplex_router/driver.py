@@ -9,8 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol, assert_never
 
+from diplex.v1 import router_pb2
 from diplex_core.admission import Admission
 from diplex_core.events import (
+    Asked,
+    AskKey,
     Decision,
     Event,
     Granted,
@@ -21,8 +24,10 @@ from diplex_core.events import (
     Served,
     SessionEnded,
     StopClaim,
+    Ticked,
 )
 from diplex_core.words import Seconds
+from diplex_router.translate import ask_in_core
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +47,14 @@ class LinkPort(Protocol):
 
 
 class Driver:
-    """The one owner of an `Admission`."""
+    """The one owner of an `Admission`.
+
+    Attributes:
+        on_ask: hear of every ask before the core does: its key, the message, whether it is proxied here.
+        on_decision: hear of every decision before it is carried out, and when its step began.
+        on_served: hear of every request that ran and is over.
+        on_tick: are called after every tick.
+    """
 
     def __init__(self, admission: Admission, clock: Callable[[], Seconds]) -> None:
         self.admission = admission
@@ -53,7 +65,10 @@ class Driver:
         self._events: deque[Event] = deque()
         self._busy = False
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_ask: list[Callable[[AskKey, router_pb2.Ask, bool], None]] = []
+        self.on_decision: list[Callable[[Decision, Seconds], None]] = []
         self.on_served: list[Callable[[Served], None]] = []
+        self.on_tick: list[Callable[[], None]] = []
 
     def open_session(self, port: SessionPort) -> int:
         self._last_session += 1
@@ -75,6 +90,23 @@ class Driver:
         if self._links.get(worker) is port:
             del self._links[worker]
 
+    def ask(self, key: AskKey, ask: router_pb2.Ask, api_key: str = "", *, proxied: bool = False) -> None:
+        """Hand on what a client asks for.
+
+        Args:
+            api_key: its session's, where the ask names none.
+            proxied: this router itself asks, for the client of a `Generate`.
+        """
+        for hear in self.on_ask:
+            hear(key, ask, proxied)
+        self.tell(Asked(key, ask_in_core(ask, api_key)))
+
+    def tick(self) -> None:
+        """Time has passed."""
+        self.tell(Ticked())
+        for look in self.on_tick:
+            look()
+
     def tell(self, event: Event) -> None:
         """Let the core decide on an event, and carry the decisions out before the next one.
 
@@ -87,7 +119,10 @@ class Driver:
         try:
             while self._events:
                 was_ready = self.admission.ready
-                for decision in self.admission.step(self._events.popleft(), self._clock()):
+                now = self._clock()
+                for decision in self.admission.step(self._events.popleft(), now):
+                    for hear in self.on_decision:
+                        hear(decision, now)
                     self._carry_out(decision)
                 if self.admission.ready and not was_ready:
                     self.on_ready()

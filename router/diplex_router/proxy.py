@@ -10,10 +10,9 @@ from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2
 from diplex.wire.coalesce import Outbox
 from diplex.wire.request import Answers as AskAnswers
-from diplex_core.events import Asked, AskKey, Granted, Queued, Refused, Revoked, Withdrawn
+from diplex_core.events import AskKey, Granted, Queued, Refused, Revoked, Withdrawn
 from diplex_router.driver import Driver
 from diplex_router.session import Answers
-from diplex_router.translate import ask_in_core
 
 Piece: TypeAlias = router_pb2.Queued | router_pb2.Serving | pb.Tokens | pb.Done
 
@@ -34,7 +33,7 @@ class LocalDesk:
 
     def ask(self, ask: router_pb2.Ask, answers: AskAnswers) -> None:
         self._waiting[ask.ask_id] = answers
-        self._driver.tell(Asked(AskKey(self._session, ask.ask_id), ask_in_core(ask, "")))
+        self._driver.ask(AskKey(self._session, ask.ask_id), ask, proxied=True)
 
     def withdraw(self, ask_id: int) -> None:
         self._waiting.pop(ask_id, None)

@@ -15,7 +15,7 @@ from diplex.wire.metrics_http import serve_metrics
 from diplex.wire.serving import SERVER_OPTIONS, HealthControl, add_standard_services, bind, until_stopped
 from diplex_core.admission import Admission
 from diplex_core.config.changes import of_rules
-from diplex_core.events import RulesChanged, Ticked
+from diplex_core.events import RulesChanged
 from diplex_core.words import Rules
 from diplex_router.driver import Driver
 from diplex_router.links import Links
@@ -23,6 +23,7 @@ from diplex_router.metrics import Metrics
 from diplex_router.service import RouterService
 from diplex_router.session import Answers
 from diplex_router.settings import RouterSettings
+from diplex_router.spans import AdmitSpans
 from diplex_router.view import View
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ async def run(
     begun = time.monotonic()  # the three seconds of a rebuild count from here, not from the imports above
     admission = Admission(settings.rules, [spec.name for spec in settings.workers], epoch=epoch, now=begun)
     driver = Driver(admission, time.monotonic)
+    AdmitSpans(driver, time.monotonic)
     links = Links(settings.name, epoch, settings.keys, settings.workers, driver)
     metrics = Metrics(admission)
     streams = WorkerStreams()
@@ -94,7 +96,7 @@ async def run(
 async def _tick(driver: Driver) -> None:
     while True:
         await asyncio.sleep(_TICK)
-        driver.tell(Ticked())
+        driver.tick()
 
 
 async def _follow(new_rules: AsyncIterator[Rules], driver: Driver) -> None:

@@ -6,13 +6,17 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import grpc
+from opentelemetry import trace
+from opentelemetry.context import Context as TraceContext
+from opentelemetry.trace import SpanKind
 
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2, router_pb2_grpc
-from diplex.wire.context import current_traceparent
+from diplex.wire.context import parent_of
 from diplex.wire.counting import count_or_bound
 from diplex.wire.frames import WorkerStreams
 from diplex.wire.request import RequestLife, Wanted
+from diplex.wire.request_span import traced
 from diplex.wire.status import Problem
 from diplex_core.events import Ask
 from diplex_router.driver import Driver
@@ -44,6 +48,7 @@ class RouterService(router_pb2_grpc.RouterServicer):
         self._streams = streams
         self._hello = hello
         self._desk = LocalDesk(driver, answers)
+        self._tracer = trace.get_tracer("diplex.router")
         self._ready = asyncio.Event()
 
     def ready(self) -> None:
@@ -62,7 +67,16 @@ class RouterService(router_pb2_grpc.RouterServicer):
         request_id = request.request_id or f"req-{uuid.uuid4().hex[:16]}"
         proxied = Proxied(request_id)
         wanted = await self._wanted(request, request_id, context)
-        life = RequestLife(wanted, self._desk, self._streams, proxied)
+        desk, consumer = traced(
+            self._tracer,
+            wanted,
+            self._desk,
+            proxied,
+            kind=SpanKind.SERVER,
+            name="generate",
+            parent=_parent_in(context),
+        )
+        life = RequestLife(wanted, desk, self._streams, consumer)
         life.begin()
         done: pb.Done | None = None
         try:
@@ -89,7 +103,6 @@ class RouterService(router_pb2_grpc.RouterServicer):
                 tokens, exact = count_or_bound(request.prompt, self._view.bound_of(request.model))
             except Problem as problem:
                 await problem.abort(context)
-        traceparent, tracestate = _trace_in(context)
         sampling = request.sampling
         sampling.max_tokens_stated = request.max_tokens > 0
         return Wanted(
@@ -105,8 +118,6 @@ class RouterService(router_pb2_grpc.RouterServicer):
             n=request.n or 1,
             timeout=context.time_remaining(),
             block_hashes=tuple(request.block_hashes),
-            traceparent=traceparent,
-            tracestate=tracestate,
         )
 
     async def CountTokens(
@@ -177,9 +188,9 @@ def _key_in(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     return value[len("bearer ") :].strip() if value.lower().startswith("bearer ") else value
 
 
-def _trace_in(context: grpc.aio.ServicerContext[Any, Any]) -> tuple[str, str]:
-    sent = _metadata(context, "traceparent")
-    return (sent, _metadata(context, "tracestate")) if sent else current_traceparent()
+def _parent_in(context: grpc.aio.ServicerContext[Any, Any]) -> TraceContext:
+    """The caller's span; without one, a trace begins here."""
+    return parent_of(_metadata(context, "traceparent"), _metadata(context, "tracestate"))
 
 
 def _metadata(context: grpc.aio.ServicerContext[Any, Any], key: str) -> str:

@@ -9,9 +9,9 @@ import grpc
 from diplex.v1 import router_pb2
 from diplex.wire.coalesce import Outbox
 from diplex.wire.grants import Keys
-from diplex_core.events import Asked, AskKey, Granted, Queued, Refused, Revoked, Withdrawn
+from diplex_core.events import AskKey, Granted, Queued, Refused, Revoked, Withdrawn
 from diplex_router.driver import Driver
-from diplex_router.translate import ask_in_core, claim_on_wire, granted_on_wire, problem_of
+from diplex_router.translate import claim_on_wire, granted_on_wire, problem_of
 
 Answer: TypeAlias = router_pb2.Queued | router_pb2.Granted | router_pb2.Refused | router_pb2.Revoked
 Context: TypeAlias = grpc.aio.ServicerContext[
@@ -79,7 +79,7 @@ class ClientSession:
 
     def _take(self, session: int, request: router_pb2.RouterSessionRequest) -> None:
         for ask in request.asks:
-            self._driver.tell(Asked(AskKey(session, ask.ask_id), ask_in_core(ask, self._api_key)))
+            self._driver.ask(AskKey(session, ask.ask_id), ask, self._api_key)
         for withdraw in request.withdraws:
             self._driver.tell(Withdrawn(AskKey(session, withdraw.ask_id)))
 

@@ -43,3 +43,14 @@ def attach(traceparent: str, tracestate: str = "") -> Iterator[None]:
         yield
     finally:
         otel_context.detach(token)
+
+
+def recording(provider: trace.TracerProvider | None = None) -> bool:
+    """Whether an OpenTelemetry SDK is set up: without one, whatever is kept for a span is kept for nobody.
+
+    Args:
+        provider: `None`: the process's own.
+    """
+    return not isinstance(
+        provider or trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider
+    )
