@@ -1,12 +1,23 @@
-"""The router's metrics in Prometheus' form, read from the core when somebody asks, never counted twice."""
+"""The router's metrics in Prometheus' form: what the core counts is read from it when somebody asks, never
+counted twice; what became of each request's promise is counted as the core tells it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Final
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from diplex.wire.telemetry import TPOT_BUCKETS, TTFT_BUCKETS
 from diplex_core.admission import Admission
+from diplex_core.events import Served
 from diplex_core.lease import State
+
+_QUEUE_BUCKETS: Final = (
+    0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
+_ERROR_BUCKETS: Final = (
+    -10.0, -3.0, -1.0, -0.3, -0.1, -0.03, -0.01, -0.003, 0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0,
+)  # fmt: skip
 
 
 class FleetCollector:
@@ -68,11 +79,42 @@ class FleetCollector:
 
 
 class Metrics:
-    """The text that `/metrics` and `GetMetrics` serve."""
+    """The text that `/metrics` and `GetMetrics` serve. `served` is to hear of every request that ran."""
 
     def __init__(self, admission: Admission) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(FleetCollector(admission))
+        self._ttft = self._histogram("diplex_ttft_seconds", "From ask to first token", TTFT_BUCKETS)
+        self._tpot = self._histogram(
+            "diplex_tpot_seconds", "Mean time per output token after the first", TPOT_BUCKETS
+        )
+        self._queue = self._histogram("diplex_queue_seconds", "From ask to grant", _QUEUE_BUCKETS)
+        self._error = self._histogram(
+            "diplex_prediction_ttft_error_seconds",
+            "TTFT less what was predicted at the grant; below zero: sooner",
+            _ERROR_BUCKETS,
+        )
+        self._slo = Counter(
+            "diplex_slo",
+            "Requests that ran, by whether they met every target of the tier that was asked for",
+            ("model", "tier", "met"),
+            registry=self._registry,
+        )
+
+    def served(self, served: Served) -> None:
+        """A request that ran is over. Its tier is the one that was asked for, also where it was degraded."""
+        labels = (served.model, served.degraded_from or served.tier)
+        self._queue.labels(*labels).observe(served.queued)
+        if served.ttft is not None:
+            self._ttft.labels(*labels).observe(served.ttft)
+            if served.predicted_ttft is not None:
+                self._error.labels(*labels).observe(served.ttft - served.predicted_ttft)
+        if served.tpot is not None:
+            self._tpot.labels(*labels).observe(served.tpot)
+        self._slo.labels(*labels, str(served.met).lower()).inc()
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
+
+    def _histogram(self, name: str, says: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(name, says, ("model", "tier"), buckets=buckets, registry=self._registry)

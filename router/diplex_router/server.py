@@ -18,6 +18,7 @@ from diplex_core.config.changes import of_rules
 from diplex_core.events import RulesChanged
 from diplex_core.words import Rules
 from diplex_router.driver import Driver
+from diplex_router.instruments import Instruments
 from diplex_router.links import Links
 from diplex_router.metrics import Metrics
 from diplex_router.service import RouterService
@@ -60,6 +61,7 @@ async def run(
     AdmitSpans(driver, time.monotonic)
     links = Links(settings.name, epoch, settings.keys, settings.workers, driver)
     metrics = Metrics(admission)
+    driver.on_served += [metrics.served, Instruments()]
     streams = WorkerStreams()
     view = View(settings.name, admission, settings.workers, links.infos, begun)
     hello = router_pb2.RouterSessionResponse(router=settings.name, epoch=epoch)

@@ -6,11 +6,9 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from diplex.wire.telemetry import TPOT_BUCKETS, TTFT_BUCKETS
 from diplex_workers.account import Account
 from diplex_workers.sequence import Sequence, Verdict
-
-_TTFT_BUCKETS = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 3, 5, 10, 30, 60)
-_TPOT_BUCKETS = (0.002, 0.003, 0.004, 0.005, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1)
 
 
 class WorkerMetrics:
@@ -23,14 +21,14 @@ class WorkerMetrics:
             "diplex_ttft_seconds",
             "From a start's arrival at the worker to its first token",
             ("model", "tier"),
-            buckets=_TTFT_BUCKETS,
+            buckets=TTFT_BUCKETS,
             registry=self._registry,
         )
         self._tpot = Histogram(
             "diplex_tpot_seconds",
             "Mean time per output token after the first, at the worker",
             ("model", "tier"),
-            buckets=_TPOT_BUCKETS,
+            buckets=TPOT_BUCKETS,
             registry=self._registry,
         )
         account.observers.append(self._over)
@@ -39,13 +37,12 @@ class WorkerMetrics:
         return generate_latest(self._registry)
 
     def _over(self, sequence: Sequence, verdict: Verdict) -> None:
-        if sequence.first_token is None or sequence.ended is None:
+        if sequence.first_token is None:
             return
         labels = (sequence.model, sequence.tier)
         self._ttft.labels(*labels).observe(sequence.first_token - sequence.arrived)
-        later = max(index - sequence.from_index for index in sequence.index) - 1
-        if later > 0:
-            self._tpot.labels(*labels).observe((sequence.ended - sequence.first_token) / later)
+        if (tpot := sequence.tpot) is not None:
+            self._tpot.labels(*labels).observe(tpot)
 
 
 class _AccountReader(Collector):

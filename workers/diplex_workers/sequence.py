@@ -112,6 +112,14 @@ class Sequence:
         return sum(self.index)
 
     @property
+    def tpot(self) -> Seconds | None:
+        """Mean time per output token after this attempt's first, of the longest choice; `None`: no such."""
+        if self.first_token is None or self.ended is None or self.ended <= self.first_token:
+            return None
+        later = max(index - self.from_index for index in self.index) - 1
+        return (self.ended - self.first_token) / later if later > 0 else None
+
+    @property
     def silenced(self) -> bool:
         """Nothing more of its output is wanted. Preempted output is: the next attempt goes on behind it."""
         return self.verdict is not None and self.verdict.reason is not EndReason.PREEMPTED

@@ -11,6 +11,7 @@ import grpc
 
 from diplex.v1 import worker_pb2, worker_pb2_grpc
 from diplex.wire.coalesce import Outbox
+from diplex.wire.context import recording
 from diplex.wire.metrics_http import serve_metrics
 from diplex.wire.serving import SERVER_OPTIONS, HealthControl, add_standard_services, bind, until_stopped
 from diplex.wire.status import Problem
@@ -20,6 +21,7 @@ from diplex_workers.clock import LoopClock
 from diplex_workers.desk import Desk
 from diplex_workers.engines.engine import Engine
 from diplex_workers.gate import Gate
+from diplex_workers.instruments import Instruments
 from diplex_workers.link import serve_link
 from diplex_workers.metrics import WorkerMetrics
 from diplex_workers.news import EngineNews
@@ -97,7 +99,9 @@ async def run(
     counting = _Counting(engine)
     desk = Desk(account, Gate(settings.name, account.boot, settings.keys))
     reception = Reception(desk, counting.begin)
-    account.observers.append(SpanWriter(settings))
+    account.observers.append(Instruments(settings))
+    if recording():
+        account.observers.append(SpanWriter(settings))
     metrics = WorkerMetrics(account)
     server = grpc.aio.server(options=SERVER_OPTIONS)
     service = WorkerService(reception)

@@ -72,6 +72,16 @@ DURATION_BOUNDS: Final = (
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
 )  # fmt: skip
 
+# And those of `/metrics`, in seconds: from a simulated B200 to a model on a busy CPU.
+TTFT_BUCKETS: Final = (
+    0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75,
+    1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
+TPOT_BUCKETS: Final = (
+    0.0005, 0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.007, 0.008, 0.009, 0.01, 0.0125,
+    0.015, 0.02, 0.025, 0.03, 0.05, 0.1, 0.15, 0.2, 0.5, 1.0,
+)  # fmt: skip
+
 
 def operation_of(prompt: pb.Prompt) -> str:
     """The conventions' word for what is asked of the model."""
