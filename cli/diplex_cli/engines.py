@@ -47,6 +47,8 @@ def _sim(worker: WorkerConfig, engine: SimConfig) -> "Engine":
                 slots=worker.slots,
                 capacity_blocks=worker.kv_blocks,
                 block_tokens=worker.block_tokens,
+                draft_model=worker.draft.model or None if worker.draft else None,
+                draft_tokens=worker.draft.tokens if worker.draft else None,
             ),
         )
     )

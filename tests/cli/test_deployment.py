@@ -117,16 +117,16 @@ def test_a_missing_engine_names_the_extra(plan: Plan, monkeypatch: pytest.Monkey
 def test_what_cannot_be_run_yet_is_left_out(plan: Plan, simulated: Path):
     text = simulated.read_text()
     (line,) = [line for line in text.splitlines() if "pkg0" in line]
-    other = line.replace("pkg0", "pkg1").replace("pattern: A", "pattern: A+EAGLE")
+    other = line.replace("pkg0", "pkg1").replace("calibration: chapter", "calibration: measured")
     simulated.write_text(text.replace(line, f"{line}\n{other}"))
     planned = plan(simulated)
     assert [worker.name for worker in planned.workers] == ["pkg0"]
-    assert "pattern A+EAGLE is not simulated yet" in planned.left_out["pkg1"]
+    assert "unknown calibration 'measured'" in planned.left_out["pkg1"]
 
 
 def test_a_fleet_without_any_worker_is_not_started(plan: Plan, simulated: Path):
-    simulated.write_text(simulated.read_text().replace("pattern: A,", "pattern: A+EAGLE,"))
-    with pytest.raises(UsageError, match="no worker is left to start: pkg0: pattern"):
+    simulated.write_text(simulated.read_text().replace("calibration: chapter", "calibration: measured"))
+    with pytest.raises(UsageError, match="no worker is left to start: pkg0: unknown calibration"):
         plan(simulated)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from diplex_cli.engines import engine_for
 from diplex_cli.failures import UsageError
-from diplex_core.config import AttachConfig, LlamaCppConfig, ModelConfig, SimConfig, WorkerConfig
+from diplex_core.config import AttachConfig, Draft, LlamaCppConfig, ModelConfig, SimConfig, WorkerConfig
 from diplex_core.words import Pattern
 from diplex_workers.engines import attach, llamacpp, sim
 from diplex_workers.launch.weights import WeightsMissing
@@ -47,6 +47,17 @@ def test_a_simulated_engine_is_about_the_model_and_the_pattern():
         prefill_budget=256,
         block_tokens=16,
     )
+
+
+@pytest.mark.parametrize(
+    ("draft", "told"),
+    [(Draft("qwen2.5-7b", 4), ("qwen2.5-7b", 4)), (Draft("", 3), (None, 3)), (None, (None, None))],
+)
+def test_a_simulated_engine_drafts_as_its_package_says(
+    draft: Draft | None, told: tuple[str | None, int | None]
+):
+    made: Any = engine_for(worker(SimConfig("chapter"), draft=draft))
+    assert (made.draft_model, made.draft_tokens) == told
 
 
 def test_llamacpp_gets_its_weights_and_its_share_of_the_machine(tmp_path: Path):

@@ -1,5 +1,7 @@
 """What may start, what it holds from then on, and what a client and its router hear of one that may not."""
 
+from dataclasses import replace
+
 import grpc
 import pytest
 
@@ -52,6 +54,13 @@ def test_a_grant_that_is_too_small_is_refused_with_the_numbers_and_never_stretch
     assert house.used == (0, 0)
     assert house.engine.jobs == {}
     assert [ended.reason for ended in house.report().ended] == [REFUSED]
+
+
+def test_a_claim_has_room_for_what_the_engine_drafts_ahead(new_house):
+    house = new_house(facts=replace(new_house().account.facts, draft_tokens=29))
+    house.begin(blocks=10, max_tokens=64)
+    house.counted(100)
+    assert house.used == (7, 1)  # 164 tokens are 6 blocks, 193 are 7
 
 
 def test_choices_share_the_whole_blocks_of_their_prompt(house):

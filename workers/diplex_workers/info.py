@@ -50,4 +50,6 @@ def worker_info(
     info.can_resume = facts.can_resume
     info.time_scale = facts.time_scale
     info.prefill_budget_tokens = facts.prefill_budget_tokens
+    info.draft_tokens = facts.draft_tokens
+    info.profile, info.weights, info.kv_cache = facts.profile, facts.weights, facts.kv_cache
     return info

@@ -101,7 +101,9 @@ class Reception:
             self.desk.finish(sequence, Verdict(EndReason.LENGTH))
             return
         to_read = counted.tokens + sequence.from_index
-        needed = blocks_needed(to_read, left, facts.block_tokens, choices=sequence.choices)
+        needed = blocks_needed(
+            to_read, left, facts.block_tokens, choices=sequence.choices, draft=facts.draft_tokens
+        )
         objection = self._fit(sequence, needed, to_read)
         if objection is not None:
             self.desk.finish(sequence, refusals.verdict(objection), needed=needed)

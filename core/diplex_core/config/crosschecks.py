@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from diplex_core.config.faults import Fault, Path, unknown
 from diplex_core.config.values import EVERYWHERE, METRICS_ABOVE, Config
+from diplex_core.model import catalogue
 
 Tree: TypeAlias = Mapping[str, Any]
 
@@ -58,11 +59,14 @@ def _package(tree: Tree, name: str, package: Tree) -> Iterator[Fault]:
         yield from _worker(tree, path, package, package)
     if gpu == "cpu" and pattern not in ("A", None):
         yield Fault((*path, "pattern"), f"a CPU has no dies for pattern {pattern}", mend="pattern: A")
-    draft = package["draft"]
+    draft, simulated = package["draft"], (package["engine"] or {}).get("kind") == "sim"
+    profiles = catalogue.names("profiles/models")
     if pattern == "D" and (draft is None or draft["model"] is None):
         yield Fault(
             (*path, "draft"), "pattern D needs a draft model", mend="draft: {model: qwen2.5-7b, tokens: 5}"
         )
+    elif pattern == "D" and simulated and draft["model"] not in profiles:
+        yield unknown((*path, "draft", "model"), "a model's profile", draft["model"], profiles)
     if draft is not None and pattern in ("A", "B", "C"):
         yield Fault((*path, "draft"), f"pattern {pattern} does not speculate", mend="pattern: D, or no draft")
 

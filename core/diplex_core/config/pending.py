@@ -8,24 +8,29 @@ from collections.abc import Iterator
 from diplex_core.config.faults import Fault, Path
 from diplex_core.config.values import EVERYWHERE, Config, SimConfig, WorkerConfig
 from diplex_core.model import chapter
+from diplex_core.model.steps import memory_of, step_times
 from diplex_core.words import Pattern, Reserve, Tenant, Tier, WhenLate
-
-SIMULATED_PATTERNS = (Pattern.A, Pattern.C)
 
 
 def cannot_run(worker: WorkerConfig) -> str | None:
-    """Why no worker can be started for it yet; `None`: one can."""
+    """Why no worker can be started for it, with the mend; `None`: one can."""
     if not isinstance(worker.engine, SimConfig):
         return None
-    if worker.pattern not in SIMULATED_PATTERNS:
-        return f"pattern {worker.pattern} is not simulated yet, A and C are"
-    if worker.engine.calibration != "chapter":
-        return f"calibration {worker.engine.calibration} is not there yet, chapter is"
-    _, *about = chapter.calibrated_for()
-    model = worker.model
-    for said, known in zip((model.profile, model.weights, model.kv_cache), about, strict=True):
-        if said and said != known:
-            return f"the chapter has figures of {', '.join(about)}, not of {said}"
+    model, draft, (_, _, weights, kv_cache) = worker.model, worker.draft, chapter.calibrated_for()
+    about = {
+        "gpu": worker.gpu,
+        "profile": model.profile,
+        "weights": model.weights or weights,
+        "kv_cache": model.kv_cache or kv_cache,
+    }
+    calibration, ahead = worker.engine.calibration, draft.tokens if draft else None
+    try:
+        step_times(worker.pattern, calibration=calibration, draft_tokens=ahead, **about)
+        memory = memory_of(worker.pattern, draft=draft.model or None if draft else None, **about)
+        if worker.kv_blocks is None:
+            memory.capacity_blocks(block_tokens=1)
+    except ValueError as why:
+        return str(why)
     return None
 
 
@@ -50,7 +55,9 @@ def remarks(config: Config) -> Iterator[Fault]:
 def _of_worker(worker: WorkerConfig) -> Iterator[Fault]:
     path: Path = ("packages", worker.package)
     if reason := cannot_run(worker):
-        yield Fault(path, f"not yet acted on: {worker.name} is left out: {reason}")
+        yield Fault(path, f"{worker.name} is left out: {reason}")
+    if worker.pattern is Pattern.A_EAGLE and worker.draft and worker.draft.model:
+        yield Fault((*path, "draft", "model"), "pattern A+EAGLE drafts with a head of its own: never used")
     if worker.host in EVERYWHERE and worker.spawned and not worker.advertise:
         told = f"clients on other machines are told {worker.address}, which is their own"
         yield Fault(path, told, mend=f"advertise: this-machine:{worker.port}")

@@ -1,6 +1,7 @@
 """The data files beside this module, read as frozen facts: GPUs, models and number formats."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,12 +27,13 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The shape that a KV cache is counted from, and the longest prompt plus output in tokens."""
+    """What KV cache, weights and work are counted from, and the longest prompt plus output in tokens."""
 
     name: str
     layers: int
     kv_heads: int
     head_dim: int
+    parameters: int
     context: Tokens
 
 
@@ -54,10 +56,23 @@ def bytes_per_element(number_format: str) -> float:
     Raises:
         NotInCatalogue: no such format.
     """
-    known: dict[str, float] = read("profiles", "formats")["bytes_per_element"]
-    if number_format not in known:
-        raise NotInCatalogue(f"unknown number format '{number_format}'; known: {', '.join(sorted(known))}")
-    return known[number_format]
+    return _size(number_format, read("profiles", "formats")["bytes_per_element"])
+
+
+@cache
+def bytes_per_parameter(weights: str) -> float:
+    """Bytes that one parameter takes in weights of this format, or of this mix of formats.
+
+    Raises:
+        NotInCatalogue: no such format.
+    """
+    formats = read("profiles", "formats")
+    return _size(weights, {**formats["bytes_per_element"], **formats["bytes_per_parameter"]})
+
+
+def names(folder: str) -> tuple[str, ...]:
+    """What there is a file for in a folder such as profiles/models."""
+    return tuple(sorted(path.stem for path in (_HERE / folder).glob("*.toml")))
 
 
 def read(folder: str, name: str) -> dict[str, Any]:
@@ -72,3 +87,9 @@ def read(folder: str, name: str) -> dict[str, Any]:
         raise NotInCatalogue(f"unknown {kind} '{name}'; known: {', '.join(sorted(files))}")
     with files[name].open("rb") as file:
         return tomllib.load(file)
+
+
+def _size(number_format: str, known: Mapping[str, float]) -> float:
+    if number_format not in known:
+        raise NotInCatalogue(f"unknown number format '{number_format}'; known: {', '.join(sorted(known))}")
+    return known[number_format]

@@ -7,22 +7,36 @@ A decode step of `b` sequences with a mean context of `c` tokens takes
 `base` goes through the rows at a context of 2k, `growth` (seconds per token of mean context) through the
 two pairs of rows that differ in context alone. Those two contradict each other if a step's cost is bytes
 read: per token of context in the whole batch, a step at batch 1 slows 13 times more than at batch 32. Both
-rows are kept; `growth` runs straight between them. Pattern C has no such pair: A's growth is taken,
-scaled by how much faster C's step is at batch 1.
+rows are kept; `growth` runs straight between them. Patterns B and C have no such pair: A's growth is taken,
+scaled by how much slower or faster their step is at batch 1.
 
 A prompt that arrives among `b` sequences is read in chunks between their steps. The rows say how fine:
 25 ms of prefill come to a TTFT of 50 ms at batch 8 and 90 ms at batch 32, which is 4 and 7 steps of the
 neighbours for 2k tokens. That contradicts the 16k chunks of the chapter's own flags (§2), under which one
 step would do; the table was taken. It then gives the TTFTs of 32k prompts too, except for what §5 calls
 p95: at batch 1 (and for C at 16) that lies above; the excess is the `tail`.
+
+The patterns that speculate have few rows of their own (the calibration's file has the reasons):
+
+    D        step(b, c) = 35 ms + A.step(b, c) - A.step(1, 2048), for 5 drafted tokens of 1/700 s each
+    A+EAGLE  step(b, c) = A.step(b, c) * tokens per step / 1.4
+
+They read prompts as A does, in A's chunks; in D the draft model reads them too.
+
+Another model than the chapter's is scaled: `base` by the bytes of weights, `growth` by the bytes of KV cache
+a token, reading by the parameters (so an FP8 prompt is read as fast as an FP4 one, which is generous). Steps
+keep their chunks and their tail.
 """
 
 from functools import cache
 from math import ceil
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
-from diplex_core.model import catalogue
+from diplex_core.model import catalogue, speculation
 from diplex_core.model.lines import Line
+from diplex_core.model.memory import Drafter
+from diplex_core.model.scale import ITSELF, Scale
+from diplex_core.model.speculation import Speculation
 from diplex_core.words import Pattern, Seconds, Slots, Tokens
 
 TYPICAL_CONTEXT: Final[Tokens] = 2048
@@ -36,52 +50,93 @@ _STEP_UNDER_WAY: Final = 0.5
 class Chapter:
     """The chapter's figures for one pattern.
 
-    Raises:
-        ValueError: the chapter has no rows for the pattern.
+    Args:
+        draft_tokens: what a pattern that speculates drafts in each step; `None`: as the chapter says.
+        scale: another model than the chapter's.
     """
 
-    def __init__(self, pattern: Pattern) -> None:
+    def __init__(
+        self, pattern: Pattern, *, draft_tokens: Tokens | None = None, scale: Scale = ITSELF
+    ) -> None:
         data = _rows()
-        bases = _steps_at_typical_context(data)
-        if pattern not in bases:
-            known = ", ".join(bases)
-            raise ValueError(f"the chapter calibration has no rows for pattern {pattern}; it has {known}")
-        own, reference = bases[pattern], bases[Pattern.A]
-        faster = own[1] / reference[1]
         self.pattern = pattern
-        self.largest_batch: Slots = max(own)
+        self.speculation = _speculation(pattern, draft_tokens)
+        steps, growths, self._drafting = _steps(pattern, self.speculation)
+        self.largest_batch: Slots = max(steps)
         self.most_prefill_per_step: Tokens = data["step"]["prefill_tokens"]
-        self._base = Line(own.items())
-        self._growth = Line((batch, slope * faster) for batch, slope in _growths(data).items())
-        ttft = {(r["quantile"], r["batch"]): r["seconds"] for r in data["ttft"] if r["pattern"] == pattern}
-        alone = Line([(0, 0.0), *((row["tokens"], row["seconds"]) for row in data["prefill"])])
-        # The prefill rows are A's. C reads a prompt in what its own TTFT leaves after one step.
-        share = 1.0 if pattern is Pattern.A else (ttft[50, 1] - own[1]) / alone(TYPICAL_CONTEXT)
-        self._alone, self._share = alone, share
-        self._chunks = Line(
-            (batch, max(1, round((seconds - self.prefill(TYPICAL_CONTEXT)) / own[batch] - _STEP_UNDER_WAY)))
-            for (quantile, batch), seconds in ttft.items()
-            if quantile == 50
-        )
+        self._scale = scale
+        self._base, self._growth = Line(steps.items()), Line(growths.items())
+        # The prefill rows are A's.
+        self._alone = Line([(0, 0.0), *((row["tokens"], row["seconds"]) for row in data["prefill"])])
+        self._draft_share = _draft_share() if pattern is Pattern.D else 0.0
+        self._share: float
+        self._chunks: Line
+        self._tail: Line
+        if pattern in _steps_at_typical_context() and scale.of_itself:
+            self._read_as_the_rows_say(steps)
+        else:
+            like = Chapter(pattern if self.draft_tokens == 0 else Pattern.A)
+            self._share, self._chunks, self._tail = like._share, like._chunks, like._tail
+
+    def _read_as_the_rows_say(self, steps: dict[int, Seconds]) -> None:
+        """Set the share of A's time that a prompt takes, its chunks for 2k tokens and its tail, by batch."""
+        data, own = _rows(), [row for row in _rows()["ttft"] if row["pattern"] == self.pattern]
+        medians = {row["batch"]: row["seconds"] for row in own if row["quantile"] == 50}
+        if self.pattern is Pattern.B:
+            self._share = data["die"]["prefill"]
+            chunks = {1: 1, **dict.fromkeys(medians, data["die"]["chunks"])}
+        else:
+            # C reads a prompt in what its own TTFT leaves after one step.
+            in_c = (medians[1] - steps[1]) / self._alone(TYPICAL_CONTEXT)
+            self._share = 1.0 if self.pattern is Pattern.A else in_c
+            chunks = {
+                batch: max(
+                    1, round((seconds - self.prefill(TYPICAL_CONTEXT)) / steps[batch] - _STEP_UNDER_WAY)
+                )
+                for batch, seconds in medians.items()
+            }
+        self._chunks = Line(chunks.items())
         self._tail = Line(
-            (batch, 1.0 + (seconds - self.ttft_p50(LONG_PROMPT, batch)) / self.prefill(LONG_PROMPT))
-            for (quantile, batch), seconds in ttft.items()
-            if quantile == 95
+            (
+                row["batch"],
+                1.0 + (row["seconds"] - self.ttft_p50(LONG_PROMPT, row["batch"])) / self.prefill(LONG_PROMPT),
+            )
+            for row in own
+            if row["quantile"] == 95
         )
 
+    @property
+    def calibration(self) -> str:
+        """What to call figures of it: those of other models are not the chapter's own."""
+        return "chapter" if self._scale.of_itself else f"chapter, scaled from {calibrated_for()[1]}"
+
+    @property
+    def draft_tokens(self) -> Tokens:
+        return self.speculation.draft_tokens
+
+    @property
+    def acceptance(self) -> float:
+        return self.speculation.acceptance
+
+    @property
+    def tokens_per_step(self) -> float:
+        return self.speculation.tokens_per_step
+
     def decode_step(self, batch: int, context: float = TYPICAL_CONTEXT) -> Seconds:
-        """Time of a step that gives each of `batch` sequences one token; 0 for none.
+        """Time of a step that gives each of `batch` sequences `tokens_per_step` tokens; 0 for none.
 
         Args:
             context: tokens that the sequences hold, their mean.
         """
         if batch < 1:
             return 0.0
-        return self._base(batch) + self._growth(batch) * (context - TYPICAL_CONTEXT)
+        growth = self._scale.kv * self._growth(batch) * (context - TYPICAL_CONTEXT)
+        return self._drafting + self._scale.weights * self._base(batch) + growth
 
     def prefill(self, tokens: Tokens, *, behind: Tokens = 0) -> Seconds:
         """Time to read `tokens` of a prompt of which `behind` are read already, with the engine to itself."""
-        return self._share * (self._alone(behind + tokens) - self._alone(behind))
+        share = self._scale.parameters * self._share + self._draft_share
+        return share * (self._alone(behind + tokens) - self._alone(behind))
 
     def prefill_per_step(self, batch: int) -> Tokens:
         """Prompt tokens that are read beside a step of `batch` sequences, the arriving one included."""
@@ -106,36 +161,77 @@ class Chapter:
         return max(1.0, self._tail(batch))
 
 
-@cache
-def _rows() -> dict[str, Any]:
-    return catalogue.read("calibrations", "chapter")
-
-
-def memory_groups() -> dict[str, int]:
-    """Bytes in HBM beside the KV pool, by group (§1)."""
-    return dict(_rows()["memory"])
-
-
 def calibrated_for() -> tuple[str, str, str, str]:
     """GPU, model, weights and KV cache format that the rows are about."""
     data = _rows()
     return data["gpu"], data["model"], data["weights"], data["kv_cache"]
 
 
-def _steps_at_typical_context(data: dict[str, Any]) -> dict[Pattern, dict[int, Seconds]]:
-    """Seconds a step by batch, for each pattern."""
+def memory_beside() -> tuple[tuple[str, int], ...]:
+    """Bytes in HBM beside weights and KV pool, by group (§1)."""
+    return tuple((name, size) for name, size in _rows()["memory"].items() if name != "weights")
+
+
+def drafter() -> Drafter:
+    """Pattern D's draft model (§4.4)."""
+    said = _rows()["speculation"]
+    return Drafter(said["draft_model"], said["draft_weights"])
+
+
+@cache
+def _rows() -> dict[str, Any]:
+    return catalogue.read("calibrations", "chapter")
+
+
+def _speculation(pattern: Pattern, draft_tokens: Tokens | None) -> Speculation:
+    if pattern not in (Pattern.D, Pattern.A_EAGLE):
+        return speculation.NONE
+    said = _rows()["speculation"]
+    return Speculation(said["draft_tokens"] if draft_tokens is None else draft_tokens, said["acceptance"])
+
+
+def _steps(
+    pattern: Pattern, speculates: Speculation
+) -> tuple[dict[int, Seconds], dict[int, Seconds], Seconds]:
+    """A pattern's steps at the typical context and their growth, both by batch; and beside them the time in
+    which a draft model drafts."""
+    bases, growths = _steps_at_typical_context(), _growths()
+    a, said = bases[Pattern.A], _rows()["speculation"]
+    match pattern:
+        case Pattern.A | Pattern.B | Pattern.C:
+            slower = bases[pattern][1] / a[1]
+            return bases[pattern], {batch: slope * slower for batch, slope in growths.items()}, 0.0
+        case Pattern.D:
+            verifying = said["step_seconds"] - said["draft_tokens"] / said["draft_tok_s"]
+            steps = {batch: verifying + step - a[1] for batch, step in a.items()}
+            return steps, growths, speculates.draft_tokens / said["draft_tok_s"]
+        case Pattern.A_EAGLE:
+            slower = speculates.tokens_per_step / said["gain_under_load"]
+            times = {batch: step * slower for batch, step in a.items()}
+            return times, {batch: slope * slower for batch, slope in growths.items()}, 0.0
+        case _:
+            assert_never(pattern)
+
+
+def _steps_at_typical_context() -> dict[Pattern, dict[int, Seconds]]:
+    """Seconds a step by batch, for each pattern that has rows."""
     found: dict[Pattern, dict[int, Seconds]] = {}
-    for row in data["decode"]:
+    for row in _rows()["decode"]:
         if row["context"] == TYPICAL_CONTEXT:
             found.setdefault(Pattern(row["pattern"]), {})[row["batch"]] = row["batch"] / row["tok_s"]
     return found
 
 
-def _growths(data: dict[str, Any]) -> dict[int, Seconds]:
+def _growths() -> dict[int, Seconds]:
     """Seconds a step that each token of mean context adds, by batch: from the rows with a longer context."""
-    base = _steps_at_typical_context(data)[Pattern.A]
+    base = _steps_at_typical_context()[Pattern.A]
     return {
         row["batch"]: (row["batch"] / row["tok_s"] - base[row["batch"]]) / (row["context"] - TYPICAL_CONTEXT)
-        for row in data["decode"]
+        for row in _rows()["decode"]
         if row["context"] != TYPICAL_CONTEXT
     }
+
+
+def _draft_share() -> float:
+    """The draft model's part of the time in which the chapter's model reads: it has so many parameters."""
+    return catalogue.model(drafter().profile).parameters / catalogue.model(calibrated_for()[1]).parameters

@@ -1,9 +1,12 @@
 """Continuous batching, iteration by iteration, on the caller's time.
 
-An iteration gives each running choice one token and reads a chunk of the prompts that wait to be read; the
+An iteration gives each running choice a token and reads a chunk of the prompts that wait to be read; the
 chunk makes it longer for everybody, as on a real engine. `plan` begins one and says how long it takes,
 `finish` ends it: only then do tokens exist, and only then do KV blocks change hands. Requests are taken into
 the batch first come, first served, when slots and blocks for their whole length are free.
+
+Where the engine speculates, an iteration drafts some tokens ahead for each choice: those before the first
+wrong one are said with it, and the rest leave no trace but the room that they were written into.
 """
 
 from collections import deque
@@ -11,21 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from diplex_core.model.steps import StepTimes
 from diplex_core.sim.paged import PagedCache
-from diplex_core.sim.speech import cut_at_stop, natural_length, share, token
+from diplex_core.sim.speech import cut_at_stop, drawn, natural_length, share, token
 from diplex_core.words import Blocks, Claim, EndReason, Seconds, Slots, Tokens, blocks_needed
-
-
-class StepTimes(Protocol):
-    """What a performance model says of an engine's steps (`diplex_core.model.chapter.Chapter`)."""
-
-    def decode_step(self, batch: int, context: float) -> Seconds: ...
-
-    def prefill(self, tokens: Tokens, *, behind: Tokens = 0) -> Seconds: ...
-
-    def prefill_per_step(self, batch: int) -> Tokens: ...
-
-    def tail(self, batch: int) -> float: ...
 
 
 class Say(Protocol):
@@ -57,9 +49,10 @@ class Work:
     def to_read(self) -> Tokens:
         return self.prompt_tokens + self.from_index
 
-    def blocks(self, block_tokens: Tokens) -> Blocks:
+    def blocks(self, block_tokens: Tokens, draft: Tokens = 0) -> Blocks:
+        """KV blocks that it may come to hold, with room for the tokens that are drafted ahead."""
         left = self.max_tokens - self.from_index
-        return blocks_needed(self.to_read, left, block_tokens, choices=self.choices)
+        return blocks_needed(self.to_read, left, block_tokens, choices=self.choices, draft=draft)
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +91,7 @@ class Batch:
         capacity: KV blocks.
         slots: choices that run at once.
         prefill_budget: prompt tokens read in one iteration, whatever runs beside; `None`: as the model says.
-        seed: which requests meet a slow prefill; nothing else is left to chance.
+        seed: which requests meet a slow prefill, and which drafts are wrong; nothing else is left to chance.
     """
 
     def __init__(
@@ -116,6 +109,7 @@ class Batch:
         self.used_slots: Slots = 0
         self.claimed: Blocks = 0
         self._times = times
+        self._draft, self._acceptance = times.draft_tokens, times.acceptance
         self._block_tokens = block_tokens
         self._prefill_budget = prefill_budget
         self._seed = seed
@@ -137,7 +131,7 @@ class Batch:
         Raises:
             ValueError: it can never fit, or nothing is left to produce.
         """
-        needed = work.blocks(self._block_tokens)
+        needed = self._blocks(work)
         if needed > self.cache.capacity or not 1 <= work.choices <= self.slots:
             raise ValueError(
                 f"needs {needed} KV blocks and {work.choices} slots; the engine has {self.cache.capacity} "
@@ -189,7 +183,7 @@ class Batch:
         return took + (self._times.decode_step(batch, context / batch) if batch else 0.0)
 
     def finish(self, say: Say) -> None:
-        """End the iteration: cancelled requests leave, prompts are read on, every voice says a token."""
+        """End the iteration: cancelled requests leave, prompts are read on, every voice says its tokens."""
         for work in self._gone:
             for choice in range(work.choices):
                 say(work.claim, choice, None, "", EndReason.CANCELLED)
@@ -197,15 +191,17 @@ class Batch:
         for running in [r for r in self._running.values() if r.cancelled]:
             self._leave_cancelled(running, say)
         self._read_on()
-        ended = [voice for voice in self._voices if self._speak(voice, say)]
-        self._held_tokens += len(self._voices)
+        ended = [voice for voice in self._voices if self._step(voice, say)]
         for voice in ended:
             self._end(voice)
+
+    def _blocks(self, work: Work) -> Blocks:
+        return work.blocks(self._block_tokens, self._draft)
 
     def _admit(self) -> None:
         while self._queue:
             work = self._queue[0]
-            needed = work.blocks(self._block_tokens)
+            needed = self._blocks(work)
             if self.used_slots + work.choices > self.slots or self.claimed + needed > self.cache.capacity:
                 return
             self._queue.popleft()
@@ -246,12 +242,29 @@ class Batch:
             self._voices.append(voice)
             self._held_tokens += work.to_read
 
-    def _speak(self, voice: Voice, say: Say) -> bool:
-        """Say one token; True: it was the choice's last."""
-        if not voice.room:
+    def _step(self, voice: Voice, say: Say) -> bool:
+        """Say what the iteration gives a choice; True: that was its last."""
+        # All drafts are written, right or wrong; the next iteration overwrites the wrong ones.
+        while voice.room <= self._draft:
             voice.blocks.append(self.cache.take())
-            voice.room = self._block_tokens
-        voice.room -= 1
+            voice.room += self._block_tokens
+        tokens = min(1 + self._drafts_accepted(voice), voice.last - voice.index)
+        voice.room -= tokens
+        self._held_tokens += tokens
+        for _ in range(tokens):
+            self._speak(voice, say)
+        return voice.index >= voice.last
+
+    def _drafts_accepted(self, voice: Voice) -> Tokens:
+        """Drafted tokens before the first wrong one. Each place of an answer has one draw, whoever asks."""
+        digest = voice.running.work.digest
+        for ahead in range(self._draft):
+            if drawn(self._seed, digest, voice.choice, voice.index + ahead) >= self._acceptance:
+                return ahead
+        return self._draft
+
+    def _speak(self, voice: Voice, say: Say) -> None:
+        """Say one token."""
         work = voice.running.work
         token_id, text = token(work.digest, voice.choice, voice.index)
         if voice.cut is not None:
@@ -261,7 +274,6 @@ class Batch:
         voice.index += 1
         over = voice.index >= voice.last
         say(work.claim, voice.choice, token_id, text, voice.end if over else None)
-        return over
 
     def _leave_cancelled(self, running: Running, say: Say) -> None:
         work = running.work

@@ -32,7 +32,7 @@ def prompt_digest(kind: str, payload: bytes) -> int:
 
 def token(digest: int, choice: int, index: int) -> tuple[int, str]:
     """Id and text of one token; the first of an answer has no space before it."""
-    number = _mixed(digest + choice * 0xD1342543DE82EF95 + index * 0x9E3779B97F4A7C15) >> 52
+    number = _mixed(_place(digest, choice, index)) >> 52
     return number, _SPACED[number] if index else WORDS[number]
 
 
@@ -44,6 +44,11 @@ def natural_length(digest: int, choice: int) -> Tokens:
 def share(seed: int, number: int) -> float:
     """A number between 0 and 1 that seems random and is the same for the same arguments."""
     return _mixed(seed * 0xBF58476D1CE4E5B9 + number) / 2**64
+
+
+def drawn(seed: int, digest: int, choice: int, index: int) -> float:
+    """Chance at one place of one answer: a number between 0 and 1, the same for the same arguments."""
+    return share(seed, _mixed(_place(digest, choice, index)))
 
 
 def cut_at_stop(digest: int, choice: int, most: Tokens, stop: tuple[str, ...]) -> tuple[Tokens, int] | None:
@@ -64,6 +69,10 @@ def cut_at_stop(digest: int, choice: int, most: Tokens, stop: tuple[str, ...]) -
     # Of two that overlap the one completed first ends the answer, as it would token by token.
     first, last = min(found, key=lambda place: (place[1], place[0]))
     return next(number for number, end in enumerate(ends, 1) if end >= last), first
+
+
+def _place(digest: int, choice: int, index: int) -> int:
+    return digest + choice * 0xD1342543DE82EF95 + index * 0x9E3779B97F4A7C15
 
 
 def _mixed(value: int) -> int:

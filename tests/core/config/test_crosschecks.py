@@ -53,6 +53,10 @@ TWO = [{"die": 0, "model": "big"}, {"die": 1, "model": "big"}]
             "packages.pkg0.draft: pattern A does not speculate mend: pattern: D, or no draft",
         ),
         (
+            {("packages", "pkg0", "pattern"): "D", ("packages", "pkg0", "draft"): {"model": "qwen2.5-7c"}},
+            "packages.pkg0.draft.model: 'qwen2.5-7c' is not a model's profile mend: qwen2.5-7b",
+        ),
+        (
             {("packages", "pkg0", "gpu"): "h200"},
             "packages.pkg0.gpu: only a b200 can be simulated, not h200 mend: gpu: b200",
         ),

@@ -8,6 +8,7 @@ import pytest
 from diplex_core.config import Config, cannot_run, remarks
 
 Built = Callable[..., Config]
+SIM = {"kind": "sim", "calibration": "chapter"}
 
 
 def told(config: Config) -> list[str]:
@@ -46,20 +47,24 @@ def test_a_configuration_that_is_acted_on_whole_has_no_remark(built: Built):
         ),
         (("tenants", "acme"), {"api_key_env": "K", "weight": 2}, "tenants.acme.weight: not yet acted on"),
         (
-            ("packages", "pkg0", "pattern"),
-            "A+EAGLE",
-            "packages.pkg0: not yet acted on: pkg0 is left out: pattern A+EAGLE is not simulated yet",
-        ),
-        (
             ("packages", "pkg0", "engine", "calibration"),
             "measured",
-            "packages.pkg0: not yet acted on: pkg0 is left out: calibration measured is not there yet",
+            "packages.pkg0: pkg0 is left out: unknown calibration 'measured'",
         ),
         (
-            ("models", "big", "weights"),
-            "fp8",
-            "packages.pkg0: not yet acted on: pkg0 is left out: the chapter has "
-            "figures of qwen2.5-72b, mxfp4-mixed, mxfp8, not of fp8",
+            ("models", "big", "profile"),
+            "gpt-2",
+            "packages.pkg0: pkg0 is left out: unknown model 'gpt-2'; known: qwen2.5-32b, qwen2.5-72b",
+        ),
+        (
+            ("packages", "pkg0"),
+            {"pattern": "D", "model": "big", "engine": SIM, "draft": {"model": "qwen2.5-32b"}},
+            "packages.pkg0: pkg0 is left out: the chapter drafts with qwen2.5-7b, not qwen2.5-32b",
+        ),
+        (
+            ("packages", "pkg0"),
+            {"pattern": "A+EAGLE", "model": "big", "engine": SIM, "draft": {"model": "qwen2.5-7b"}},
+            "packages.pkg0.draft.model: pattern A+EAGLE drafts with a head of its own: never used",
         ),
     ],
 )
@@ -86,6 +91,38 @@ def test_a_rejection_with_a_bound_is_acted_on(built: Built):
 def test_a_model_that_nothing_serves_is_said(built: Built):
     config = built((("models", "other"), None), (("default_model",), "big"))
     assert told(config) == ["models.other: no package serves it"]
+
+
+@pytest.mark.parametrize("weights", ["fp8", "nvfp4"])
+def test_other_weights_than_the_chapters_are_simulated(built: Built, weights: str):
+    assert told(built((("models", "big", "weights"), weights))) == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"pattern": "D", "draft": {"model": "qwen2.5-7b"}},
+        {"pattern": "A+EAGLE"},
+        {"pattern": "A+EAGLE", "draft": {"tokens": 3}},
+    ],
+)
+def test_patterns_that_speculate_are_simulated(built: Built, more: dict[str, Any]):
+    package = {"model": "big", "engine": SIM, **more}
+    assert told(built((("packages", "pkg0"), package))) == []
+
+
+@pytest.mark.parametrize(("weights", "left_out"), [("mxfp4-mixed", False), ("bf16", True)])
+def test_a_half_that_a_model_does_not_fit_is_left_out_with_the_sums(
+    built: Built, weights: str, left_out: bool
+):
+    package = {
+        "pattern": "B",
+        "engine": SIM,
+        "instances": [{"die": 0, "model": "big"}, {"die": 1, "model": "big"}],
+    }
+    said = told(built((("packages", "pkg0"), package), (("models", "big", "weights"), weights)))
+    assert len(said) == 2 * left_out
+    assert all("does not fit into one die of b200's 95.8 GB: weights 145.4 GB" in line for line in said)
 
 
 def test_engines_that_are_not_simulated_run_in_every_pattern(built: Built):

@@ -3,11 +3,16 @@
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from diplex_core.model.chapter import Chapter
+from diplex_core.model import catalogue
+from diplex_core.model.chapter import Chapter, calibrated_for
+from diplex_core.model.scale import scale
 from diplex_core.words import Pattern
 
-A, C = Chapter(Pattern.A), Chapter(Pattern.C)
+A, B, C, D, EAGLE = map(Chapter, (Pattern.A, Pattern.B, Pattern.C, Pattern.D, Pattern.A_EAGLE))
+EACH = (A, B, C, D, EAGLE)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +23,8 @@ A, C = Chapter(Pattern.A), Chapter(Pattern.C)
         (A, 8, 2048, 1400),
         (A, 32, 2048, 3800),
         (A, 32, 16384, 2900),
+        (B, 1, 2048, 105),
+        (B, 16, 2048, 1500),
         (C, 1, 2048, 280),
         (C, 16, 2048, 3200),
     ],
@@ -27,7 +34,8 @@ def test_every_decode_row_is_reproduced(model: Chapter, batch: int, context: int
 
 
 @pytest.mark.parametrize(
-    ("model", "batch", "tok_s_stream"), [(A, 1, 210), (A, 8, 175), (A, 32, 120), (C, 1, 280), (C, 16, 200)]
+    ("model", "batch", "tok_s_stream"),
+    [(A, 1, 210), (A, 8, 175), (A, 32, 120), (B, 1, 105), (B, 16, 95), (C, 1, 280), (C, 16, 200)],
 )
 def test_every_single_stream_rate_is_reproduced(model: Chapter, batch: int, tok_s_stream: float):
     assert 1 / model.decode_step(batch) == pytest.approx(tok_s_stream, rel=0.05)
@@ -40,7 +48,7 @@ def test_every_prefill_row_is_reproduced(tokens: int, seconds: float):
 
 @pytest.mark.parametrize(
     ("model", "batch", "seconds"),
-    [(A, 1, 0.030), (A, 8, 0.050), (A, 32, 0.090), (C, 1, 0.022), (C, 16, 0.035)],
+    [(A, 1, 0.030), (A, 8, 0.050), (A, 32, 0.090), (B, 16, 0.110), (C, 1, 0.022), (C, 16, 0.035)],
 )
 def test_every_median_ttft_of_a_2k_prompt_is_reproduced(model: Chapter, batch: int, seconds: float):
     assert model.ttft_p50(2048, batch) == pytest.approx(seconds, rel=0.10)
@@ -48,7 +56,7 @@ def test_every_median_ttft_of_a_2k_prompt_is_reproduced(model: Chapter, batch: i
 
 @pytest.mark.parametrize(
     ("model", "batch", "seconds"),
-    [(A, 1, 0.600), (A, 8, 0.850), (A, 32, 1.4), (C, 1, 0.440), (C, 16, 0.700)],
+    [(A, 1, 0.600), (A, 8, 0.850), (A, 32, 1.4), (B, 16, 1.5), (C, 1, 0.440), (C, 16, 0.700)],
 )
 def test_every_p95_ttft_of_a_32k_prompt_is_reproduced(model: Chapter, batch: int, seconds: float):
     assert model.ttft_p95(32768, batch) == pytest.approx(seconds, rel=0.10)
@@ -58,24 +66,24 @@ def rises(values: list[float]) -> bool:
     return all(earlier < later for earlier, later in pairwise(values))
 
 
-@pytest.mark.parametrize("model", [A, C])
+@pytest.mark.parametrize("model", EACH)
 @pytest.mark.parametrize("context", [0, 512, 2048, 16384, 131072])
 def test_a_larger_batch_never_makes_a_step_faster(model: Chapter, context: int):
     assert rises([model.decode_step(batch, context) for batch in range(65)])
 
 
-@pytest.mark.parametrize("model", [A, C])
+@pytest.mark.parametrize("model", EACH)
 @pytest.mark.parametrize("batch", [1, 7, 16, 32, 64])
 def test_a_longer_context_never_makes_a_step_faster(model: Chapter, batch: int):
     assert rises([model.decode_step(batch, context) for context in range(0, 140_000, 1000)])
 
 
-@pytest.mark.parametrize("model", [A, C])
+@pytest.mark.parametrize("model", EACH)
 def test_a_larger_batch_makes_more_tokens_together(model: Chapter):
     assert rises([batch / model.decode_step(batch) for batch in range(1, 65)])
 
 
-@pytest.mark.parametrize("model", [A, C])
+@pytest.mark.parametrize("model", EACH)
 @pytest.mark.parametrize("prompt", [1, 2048, 32768])
 def test_a_fuller_engine_never_brings_the_first_token_sooner(model: Chapter, prompt: int):
     assert rises([model.ttft_p50(prompt, batch) for batch in range(1, 65)])
@@ -84,7 +92,7 @@ def test_a_fuller_engine_never_brings_the_first_token_sooner(model: Chapter, pro
 
 
 def test_the_p95_is_never_below_the_median():
-    assert all(m.ttft_p95(500, batch) >= m.ttft_p50(500, batch) for m in (A, C) for batch in range(1, 100))
+    assert all(m.ttft_p95(500, batch) >= m.ttft_p50(500, batch) for m in EACH for batch in range(1, 100))
 
 
 def test_chunks_of_a_prompt_take_as_long_as_the_whole():
@@ -101,14 +109,66 @@ def test_a_prompt_that_comes_alone_is_read_in_the_engines_largest_chunks():
 
 
 def test_a_fuller_engine_reads_fewer_prompt_tokens_a_step():
-    assert rises([-A.prefill_per_step(batch) for batch in (1, 2, 8, 16, 32, 64)])
+    for model in EACH:
+        assert rises([-model.prefill_per_step(batch) for batch in (1, 2, 8, 16, 32, 64)])
 
 
 def test_the_slots_are_the_largest_rows():
-    assert (A.largest_batch, C.largest_batch) == (32, 16)
+    assert [model.largest_batch for model in EACH] == [32, 16, 16, 32, 32]
 
 
-@pytest.mark.parametrize("pattern", [Pattern.B, Pattern.D, Pattern.A_EAGLE])
-def test_a_pattern_without_rows_is_refused_with_those_that_have_some(pattern: Pattern):
-    with pytest.raises(ValueError, match=r"no rows for pattern .*; it has A, C"):
-        Chapter(pattern)
+def test_drafting_gives_what_a_chain_gives_which_is_less_than_the_chapter_counts():
+    assert D.tokens_per_step == pytest.approx((1 - 0.7**6) / (1 - 0.7)) == pytest.approx(2.94, abs=0.005)
+    assert D.decode_step(1) == pytest.approx(0.035)
+    assert D.tokens_per_step / D.decode_step(1) == pytest.approx(84, abs=0.5)  # the chapter: 3.5 a step, 100
+
+
+def test_a_longer_draft_takes_the_draft_model_longer():
+    more = Chapter(Pattern.D, draft_tokens=8)
+    assert more.decode_step(8) - D.decode_step(8) == pytest.approx(3 / 700)
+    assert more.tokens_per_step > D.tokens_per_step
+
+
+@pytest.mark.parametrize("draft_tokens", [1, 5, 8])
+@pytest.mark.parametrize("batch", [1, 8, 32])
+def test_inline_speculation_gives_the_chapters_gain_at_every_batch(draft_tokens: int, batch: int):
+    model = Chapter(Pattern.A_EAGLE, draft_tokens=draft_tokens)
+    gain = model.tokens_per_step / model.decode_step(batch) * A.decode_step(batch)
+    assert gain == pytest.approx(1.4)
+
+
+def test_patterns_that_do_not_speculate_make_one_token_a_step():
+    assert [(m.draft_tokens, m.tokens_per_step) for m in (A, B, C)] == [(0, 1.0)] * 3
+
+
+def test_a_draft_model_reads_the_prompt_too():
+    assert D.prefill(2048) / A.prefill(2048) == pytest.approx(1 + 7.6 / 72.7, rel=0.001)
+
+
+MODELS = st.builds(
+    lambda profile, weights, kv_cache: scale((profile, weights, kv_cache), calibrated_for()[1:]),
+    st.sampled_from(catalogue.names("profiles/models")),
+    st.sampled_from(["mxfp4-mixed", "mxfp4", "nvfp4", "fp8", "bf16"]),
+    st.sampled_from(["mxfp8", "fp8", "bf16"]),
+)
+
+
+@given(st.sampled_from(Pattern), MODELS, st.integers(1, 64), st.integers(0, 131_072), st.integers(1, 64_000))
+def test_more_of_anything_never_takes_less_time_whatever_the_model(pattern, model, batch, context, more):
+    times = Chapter(pattern, scale=model)
+    assert 0 < times.decode_step(batch, context) < times.decode_step(batch + 1, context)
+    assert times.decode_step(batch, context) < times.decode_step(batch, context + more)
+    assert 0 <= times.prefill(context) < times.prefill(context + more)
+    assert times.prefill_per_step(batch + 1) <= times.prefill_per_step(batch)
+    assert times.ttft_p50(1 + context, batch) < times.ttft_p50(1 + context, batch + 1)
+
+
+def test_a_model_that_is_not_the_chapters_is_scaled_and_says_so():
+    model = Chapter(Pattern.B, scale=scale(("qwen2.5-32b", "fp8", "fp8"), calibrated_for()[1:]))
+    assert (B.calibration, model.calibration) == ("chapter", "chapter, scaled from qwen2.5-72b")
+    assert model.decode_step(1) / B.decode_step(1) == pytest.approx(32.764 / 44.7, rel=0.001)
+    grown = [m.decode_step(8, 32768) - m.decode_step(8) for m in (B, model)]
+    assert grown[1] / grown[0] == pytest.approx(131_072 / 168_960)
+    assert model.prefill(2048) / B.prefill(2048) == pytest.approx(32.764 / 72.706, rel=0.001)
+    assert model.tail(16) == B.tail(16)
+    assert model.prefill_per_step(16) == B.prefill_per_step(16)

@@ -304,19 +304,22 @@ def test_a_cache_never_gives_out_more_than_it_has():
 
 
 @given(
+    times=st.sampled_from([CHAPTER, *(Chapter(Pattern.D, draft_tokens=ahead) for ahead in (1, 5, 20))]),
     works=st.lists(
         st.tuples(st.integers(1, 300), st.integers(1, 60), st.integers(1, 3), st.integers(0, 40)), max_size=25
     ),
     budget=st.sampled_from([None, 16, 300]),
     cancels=st.dictionaries(st.integers(0, 24), st.integers(0, 60), max_size=10),
 )
-def test_whatever_comes_the_cache_stays_within_its_capacity_and_is_empty_at_the_end(works, budget, cancels):
-    batch = Batch(CHAPTER, capacity=40, slots=5, block_tokens=16, prefill_budget=budget)
+def test_whatever_comes_the_cache_stays_within_its_capacity_and_is_empty_at_the_end(
+    times, works, budget, cancels
+):
+    batch = Batch(times, capacity=40, slots=5, block_tokens=16, prefill_budget=budget)
     sim = Engine(batch)
     taken = []
     for number, (prompt, max_tokens, choices, from_index) in enumerate(works):
         asked = work(number, prompt, max_tokens + from_index, choices=choices, from_index=from_index)
-        if asked.blocks(16) <= 40:
+        if asked.blocks(16, times.draft_tokens) <= 40:
             batch.submit(asked)
             taken.append(asked)
     steps = 0

@@ -41,6 +41,55 @@ async def test_a_latency_worker_has_the_slots_of_its_largest_row(on_stage):
         assert facts.capacity_slots == 16
 
 
+@pytest.mark.parametrize(
+    ("pattern", "said", "budget"),
+    [
+        (Pattern.C, None, 256),  # a latency worker: no long prompt holds up the streams beside it
+        (Pattern.C, 16384, 16384),
+        (Pattern.A, None, 0),  # as the calibration says: no fixed figure
+        (Pattern.A, 512, 512),
+        (Pattern.B, None, 0),
+        (Pattern.D, None, 0),
+        (Pattern.A_EAGLE, 16384, 16384),
+    ],
+)
+async def test_a_prefill_budget_is_obeyed_and_latency_workers_have_one_unasked(
+    on_stage, pattern: Pattern, said: int | None, budget: int
+):
+    async with on_stage(sim(pattern=pattern, prefill_budget=said)) as stage:
+        (facts,) = await stage.host.until(lambda: stage.host.facts)
+        assert facts.prefill_budget_tokens == budget
+
+
+async def test_one_half_of_a_package_serves_another_model_and_says_whose_figures_those_are(on_stage):
+    words = {"profile": "qwen2.5-32b", "weights": "fp8", "kv_cache": "fp8"}
+    async with on_stage(sim(pattern=Pattern.B, **words)) as stage:
+        (facts,) = await stage.host.until(lambda: stage.host.facts)
+        assert (facts.calibration, facts.capacity_slots) == ("chapter, scaled from qwen2.5-72b", 16)
+        assert (facts.profile, facts.weights, facts.kv_cache) == ("qwen2.5-32b", "fp8", "fp8")
+        assert facts.context == 32768
+
+
+@pytest.mark.parametrize("pattern", [Pattern.D, Pattern.A_EAGLE])
+async def test_what_speculates_says_so_and_several_tokens_of_a_step_come_in_one_call(
+    on_stage, pattern: Pattern
+):
+    async with on_stage(sim(pattern=pattern, draft_tokens=4)) as stage:
+        (facts,) = await stage.host.until(lambda: stage.host.facts)
+        assert facts.draft_tokens == 4
+        calls: list[int] = []
+        hear = stage.host.deliver
+
+        def listen(outputs: Sequence[Output]) -> None:
+            calls.append(len(outputs))
+            hear(outputs)
+
+        stage.host.deliver = listen
+        job = await stage.done(PROMPT, 200, ignore_eos=True)
+        assert stage.host.text(job) == expected(PROMPT, 200)
+        assert (sum(calls), max(calls)) == (200, 5)
+
+
 async def test_an_answer_is_the_words_of_its_prompt_with_their_ids(on_stage):
     async with on_stage(sim()) as stage:
         job = await stage.done(PROMPT, 20, ignore_eos=True)
@@ -142,10 +191,11 @@ async def test_its_bound_is_its_count_and_each_prompt_has_its_own_answer(prompt:
     ("bent", "message"),
     [
         ({"calibration": "measured"}, "unknown calibration 'measured'.*Mend: calibration: chapter"),
-        ({"pattern": Pattern.B}, "no pattern B yet. Mend: pattern: A, or C"),
-        ({"pattern": Pattern.A_EAGLE}, r"no pattern A\+EAGLE yet"),
         ({"time_scale": 0.0}, "time_scale is 0. Mend: more than 0"),
-        ({"profile": "llama-3.1-70b"}, "about b200, qwen2.5-72b, .*, not b200, llama-3.1-70b"),
+        ({"profile": "llama-3.1-70b"}, "unknown model 'llama-3.1-70b'; known: .* Mend: profile: qwen2.5-72b"),
+        ({"draft_tokens": 5}, "pattern A does not speculate. Mend: pattern: D, or no draft"),
+        ({"pattern": Pattern.D, "draft_model": "qwen2.5-72b"}, "drafts with qwen2.5-7b, not qwen2.5-72b"),
+        ({"pattern": Pattern.B, "weights": "bf16"}, "does not fit into one die of b200's 95.8 GB: weights"),
     ],
 )
 def test_settings_that_no_calibration_covers_are_refused_with_the_mend(bent: dict[str, object], message: str):

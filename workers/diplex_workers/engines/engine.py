@@ -27,7 +27,10 @@ class Facts:
     """What the engine is, known once it is ready. The pool is counted in these figures.
 
     `guard_blocks` are never promised; `context` is the longest prompt plus output in tokens;
-    `time_scale` is how many simulated seconds pass in a real one (1.0 on real engines).
+    `time_scale` is how many simulated seconds pass in a real one (1.0 on real engines);
+    `prefill_budget_tokens` is 0 where no fixed figure bounds what an iteration reads; `draft_tokens` are
+    drafted ahead in each step, and every sequence holds room for them. `profile`, `weights` and `kv_cache`
+    name the model's performance figures, "" where they are not known.
     """
 
     kind: str
@@ -43,6 +46,10 @@ class Facts:
     can_resume: bool = True
     time_scale: float = 1.0
     prefill_budget_tokens: Tokens = 0
+    draft_tokens: Tokens = 0
+    profile: str = ""
+    weights: str = ""
+    kv_cache: str = ""
 
 
 @dataclass(frozen=True, slots=True)

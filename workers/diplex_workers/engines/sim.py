@@ -15,14 +15,12 @@ import grpc
 from diplex.v1 import generation_pb2 as pb
 from diplex.wire.counting import count_or_bound
 from diplex.wire.status import Problem
-from diplex_core.model import catalogue, chapter
-from diplex_core.model.memory import capacity_blocks
+from diplex_core.model import catalogue
+from diplex_core.model.steps import LATENCY_PREFILL_BUDGET, memory_of, step_times
 from diplex_core.sim.batch import Batch, Work
 from diplex_core.sim.speech import prompt_digest
 from diplex_core.words import Blocks, Claim, EndReason, Pattern, Slots, Tokens
 from diplex_workers.engines.engine import Counted, Facts, Host, Job, ModelFacts, Output
-
-CALIBRATIONS: Final = ("chapter",)
 
 # The simulated tokenizer is the bound itself, with these figures: so its bound is exact.
 TOKENIZER: Final = pb.CountBound(bytes_per_token=4, tokens_per_message=4, tokens_per_chat=3)
@@ -35,11 +33,12 @@ class SimSettings:
     Attributes:
         models: the names that clients use.
         calibration: whose figures time comes from; there is no default, and every report names it.
-        pattern: A or C, where the chapter has rows.
         profile, gpu, weights, kv_cache: what the figures must be about.
         time_scale: simulated seconds that pass in a real one.
-        capacity_blocks, slots: `None`: what the memory leaves, and the chapter's largest batch.
-        prefill_budget: prompt tokens read in one step whatever runs beside; `None`: as the calibration says.
+        capacity_blocks, slots: `None`: what the memory leaves, and the calibration's largest batch.
+        prefill_budget: prompt tokens read in one step whatever runs beside; `None`: on a latency worker
+            (pattern C) a small one, elsewhere as the calibration says.
+        draft_model, draft_tokens: what speculates in D and A+EAGLE; `None`: as the calibration says.
         context: longest prompt plus output in tokens; `None`: the profile's.
     """
 
@@ -55,6 +54,8 @@ class SimSettings:
     capacity_blocks: Blocks | None = None
     slots: Slots | None = None
     prefill_budget: Tokens | None = None
+    draft_model: str | None = None
+    draft_tokens: Tokens | None = None
     block_tokens: Tokens = 32
     context: Tokens | None = None
 
@@ -67,36 +68,50 @@ class SimEngine:
     """
 
     def __init__(self, settings: SimSettings) -> None:
-        times = _times(settings)
-        profile = catalogue.model(settings.profile)
-        capacity = settings.capacity_blocks
-        if capacity is None:
-            capacity = capacity_blocks(
-                catalogue.gpu(settings.gpu),
-                profile,
-                settings.kv_cache,
-                chapter.memory_groups(),
-                settings.block_tokens,
-            )
+        if settings.time_scale <= 0:
+            raise ValueError(f"time_scale is {settings.time_scale:g}. Mend: more than 0; 1 is real time")
+        times = step_times(
+            settings.pattern,
+            gpu=settings.gpu,
+            profile=settings.profile,
+            weights=settings.weights,
+            kv_cache=settings.kv_cache,
+            calibration=settings.calibration,
+            draft_tokens=settings.draft_tokens,
+        )
+        memory = memory_of(
+            settings.pattern,
+            gpu=settings.gpu,
+            profile=settings.profile,
+            weights=settings.weights,
+            kv_cache=settings.kv_cache,
+            draft=settings.draft_model,
+        )
+        capacity = settings.capacity_blocks or memory.capacity_blocks(settings.block_tokens)
+        budget = _prefill_budget(settings)
         self._facts = Facts(
             kind="sim",
             models=tuple(ModelFacts(name, tokenizer_hash="sim") for name in settings.models),
             block_tokens=settings.block_tokens,
             capacity_blocks=capacity,
             capacity_slots=settings.slots or times.largest_batch,
-            context=settings.context or profile.context,
+            context=settings.context or catalogue.model(settings.profile).context,
             version="1",
             simulated=True,
-            calibration=settings.calibration,
+            calibration=times.calibration,
             time_scale=settings.time_scale,
-            prefill_budget_tokens=settings.prefill_budget or times.most_prefill_per_step,
+            prefill_budget_tokens=budget or 0,
+            draft_tokens=times.draft_tokens,
+            profile=settings.profile,
+            weights=settings.weights,
+            kv_cache=settings.kv_cache,
         )
         self._batch = Batch(
             times,
             capacity=capacity,
             slots=self._facts.capacity_slots,
             block_tokens=settings.block_tokens,
-            prefill_budget=settings.prefill_budget,
+            prefill_budget=budget,
             seed=settings.seed,
         )
         self._scale = settings.time_scale
@@ -184,22 +199,7 @@ def digest_of(prompt: pb.Prompt) -> int:
             return prompt_digest("text", prompt.text.encode())
 
 
-def _times(settings: SimSettings) -> chapter.Chapter:
-    if settings.calibration not in CALIBRATIONS:
-        raise ValueError(
-            f"unknown calibration '{settings.calibration}' for a simulated engine. Mend: calibration: chapter"
-        )
-    if settings.pattern not in (Pattern.A, Pattern.C):
-        raise ValueError(
-            f"the simulated engine has no pattern {settings.pattern} yet. Mend: pattern: A, or C"
-        )
-    if settings.time_scale <= 0:
-        raise ValueError(f"time_scale is {settings.time_scale:g}. Mend: more than 0; 1 is real time")
-    asked = (settings.gpu, settings.profile, settings.weights, settings.kv_cache)
-    known = chapter.calibrated_for()
-    if asked != known:
-        raise ValueError(
-            f"the chapter calibration is about {', '.join(known)}, not {', '.join(asked)}. "
-            f"Mend: gpu: {known[0]}, profile: {known[1]}, weights: {known[2]}, kv_cache: {known[3]}"
-        )
-    return chapter.Chapter(Pattern(settings.pattern))
+def _prefill_budget(settings: SimSettings) -> Tokens | None:
+    if settings.prefill_budget is None and settings.pattern is Pattern.C:
+        return LATENCY_PREFILL_BUDGET
+    return settings.prefill_budget
