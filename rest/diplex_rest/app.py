@@ -17,6 +17,7 @@ from diplex_rest.metrics import Metrics
 from diplex_rest.openai.errors import INVALID, SERVER, ApiError, error_of
 from diplex_rest.openai.request import read_chat, read_text
 from diplex_rest.openai.response import ChatShape, TextShape
+from diplex_rest.spans import HttpSpans
 from diplex_rest.status_pages import StatusPages
 from diplex_rest.underway import Underway
 
@@ -49,7 +50,7 @@ def make_app(client: AsyncClient, underway: Underway) -> ASGIApp:
             Exception: _broken,
         },
     )
-    return Front(app, metrics)
+    return Front(app, metrics, HttpSpans())
 
 
 def respond(error: ApiError) -> Response:

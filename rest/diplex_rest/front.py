@@ -1,13 +1,15 @@
-"""The outermost layer: each request gets its id, each response tells it, and both are counted."""
+"""The outermost layer: each request gets an id and a span, each response tells the id, and both are counted."""
 
 import re
 import secrets
 from collections.abc import Iterable
 from typing import Final
 
+from opentelemetry.trace import Span
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diplex_rest.metrics import CLIENT_CLOSED, Metrics
+from diplex_rest.spans import HttpSpans
 
 _SANE: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 # One label value an endpoint: model names and what strangers probe for would make endless ones.
@@ -21,19 +23,28 @@ def request_id_of(scope: Scope) -> str:
     return str(scope["state"]["request_id"])
 
 
+def span_of(scope: Scope) -> Span:
+    """The span that the front began for this request."""
+    span: Span = scope["state"]["span"]
+    return span
+
+
 class Front:
     """Wraps the whole application, so that its own error pages have an id too."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, spans: HttpSpans) -> None:
         self._app = app
         self._metrics = metrics
+        self._spans = spans
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request_id = sane_id(scope["headers"]) or f"req_{secrets.token_hex(16)}"
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        span = self._spans.begin(scope, request_id)
+        state["request_id"], state["span"] = request_id, span.span
         tag = (b"x-request-id", request_id.encode())
         status = CLIENT_CLOSED
 
@@ -42,6 +53,7 @@ class Front:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), tag]
+                span.head(message["headers"])
             await send(message)
 
         self._metrics.began()
@@ -49,6 +61,7 @@ class Front:
             await self._app(scope, receive, tagged)
         finally:
             self._metrics.ended(route_of(scope["path"]), status)
+            span.end(status)
 
 
 def sane_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -5,16 +5,16 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from opentelemetry.trace import use_span
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from diplex import AsyncClient
 from diplex.options import Options
-from diplex.wire.context import attach
 from diplex_rest.answer import Answer, StreamedAnswer, WholeAnswer
 from diplex_rest.body import ClientGone, read_body
 from diplex_rest.departure import Departure
-from diplex_rest.front import request_id_of
+from diplex_rest.front import request_id_of, span_of
 from diplex_rest.metrics import Metrics
 from diplex_rest.openai.request import Call
 from diplex_rest.openai.response import Head, Shape
@@ -63,7 +63,7 @@ class Generating:
             "api_key": bearer(headers),
             "request_id": request_id_of(scope),
         }
-        with attach(headers.get("traceparent", ""), headers.get("tracestate", "")):
+        with use_span(span_of(scope), record_exception=False, set_status_on_exception=False):
             answer = self._answer(call, sink)
             life = self._client.start(answer, call.prompt, **options)
 

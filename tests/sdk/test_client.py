@@ -5,10 +5,11 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry import trace
 
 import diplex
 from diplex.v1 import generation_pb2 as pb
-from diplex.wire.context import attach
+from diplex.wire.context import parent_of
 from diplex.wire.status import Problem
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -218,7 +219,7 @@ async def test_a_client_that_is_not_open_says_how_to_open_it():
 
 
 async def test_the_callers_trace_goes_to_router_and_worker(router, client, worker, heard):
-    with attach(PARENT, "vendor=value"):
+    with trace.use_span(trace.get_current_span(parent_of(PARENT, "vendor=value"))):
         client.start(heard(), "a prompt")
     desk = await router.desk()
     ask = await desk.hears()

@@ -3,20 +3,11 @@
 Only the OpenTelemetry API is used. Where no SDK is set up, a trace that came in still goes out again.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _PROPAGATOR = TraceContextTextMapPropagator()
-
-
-def current_traceparent() -> tuple[str, str]:
-    """W3C `traceparent` and `tracestate` of the span that is current here; empty where there is none."""
-    return traceparent_of(trace.get_current_span())
 
 
 def traceparent_of(span: trace.Span) -> tuple[str, str]:
@@ -33,16 +24,6 @@ def parent_of(traceparent: str, tracestate: str = "") -> Context:
     if not traceparent:
         return Context()
     return _PROPAGATOR.extract({"traceparent": traceparent, "tracestate": tracestate}, Context())
-
-
-@contextmanager
-def attach(traceparent: str, tracestate: str = "") -> Iterator[None]:
-    """Make the sender's span the current one inside the `with` block."""
-    token = otel_context.attach(parent_of(traceparent, tracestate))
-    try:
-        yield
-    finally:
-        otel_context.detach(token)
 
 
 def recording(provider: trace.TracerProvider | None = None) -> bool:
