@@ -103,10 +103,11 @@ class Admission:
             case Asked():
                 self._asked(event.key, event.ask, now)
             case Withdrawn():
-                self._drop(self.leases.at(event.key), "the client withdrew it", now)
+                if (lease := self.leases.at(event.key)) is not None:
+                    self._left(lease, "the client withdrew it", now)
             case SessionEnded():
                 for lease in self.leases.of_session(event.session):
-                    self._session_ended(lease, now)
+                    self._left(lease, "the client's session ended", now)
             case Reported():
                 self._reported(self.workers[event.worker], event.report, now)
             case LinkLost():
@@ -165,8 +166,8 @@ class Admission:
     def _taken_up(self, lease: Lease, again: Again, now: Seconds) -> bool:
         """Bring a lease back to waiting; False where it was refused too often."""
         self.waiting.leave(lease.lease_id)
-        if again.claim == lease.claim:
-            self._want_back(lease, EndReason.REVOKED, "the client asked for its request again", now)
+        # Also a claim that is newer than the one it names: its grant was lost on the way to the client.
+        self._want_back(lease, EndReason.REVOKED, "the client asked for its request again", now)
         lease.refusals += again.reason is EndReason.REFUSED
         lease.turn(Turn.AGAIN)
         return lease.refusals <= MOST_REFUSALS
@@ -246,10 +247,11 @@ class Admission:
         self.outcomes["refused", refusal.why] += 1
         self._out.append(Refused(key, refusal))
 
-    def _session_ended(self, lease: Lease, now: Seconds) -> None:
+    def _left(self, lease: Lease, reason: str, now: Seconds) -> None:
+        """Withdrawn, or its client's session ended."""
         if lease.state in ON_SESSION:
-            self._drop(lease, "the client's session ended", now)
-        elif lease.key is not None:  # its token stream goes on; the client may come back with a new session
+            self._drop(lease, reason, now)
+        else:  # its token stream goes on to its end; should it come to nothing, nobody waits here
             self.leases.bind(lease, None)
 
     def _drop(self, lease: Lease | None, reason: str, now: Seconds) -> None:

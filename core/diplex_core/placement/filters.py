@@ -55,8 +55,9 @@ def context_fits(wish: Wish, pool: PoolView) -> Word:
 @filter_("pool_fits")
 def pool_fits(wish: Wish, pool: PoolView) -> Word:
     """The empty pool could hold it."""
-    need, have = need_on(wish, pool).blocks, pool.facts.usable_blocks
-    return None if need <= have else f"needs {need} KV blocks, the whole pool has {have}"
+    need, have = need_on(wish, pool), pool.facts.usable_blocks
+    blocks = need.blocks + len(need.hits)  # what it hits lies in the same pool
+    return None if blocks <= have else f"needs {blocks} KV blocks, the whole pool has {have}"
 
 
 @filter_("slots_fit")

@@ -61,7 +61,9 @@ def need_on(wish: Wish, pool: PoolView) -> Need:
     hits = pool.ledger.hits(wish.block_hashes)
     output = output_on(wish, pool)
     own = blocks_needed(wish.prompt, output, block, choices=wish.choices, cached=len(hits) * block)
-    return Need(max(own, wish.least_blocks), wish.choices, output, hits)
+    # A worker that needs more than this had fewer of them cached: count on as many fewer.
+    fewer = max(0, wish.least_blocks - own)
+    return Need(max(own, wish.least_blocks), wish.choices, output, hits[: max(0, len(hits) - fewer)])
 
 
 def output_on(wish: Wish, pool: PoolView) -> Tokens:

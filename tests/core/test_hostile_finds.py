@@ -1,0 +1,130 @@
+"""What hostile walks have found in the core, each as the few events that it takes."""
+
+from collections.abc import Callable
+from typing import Any
+
+from diplex_core.events import (
+    Again,
+    Ask,
+    Asked,
+    AskKey,
+    EndedClaim,
+    Granted,
+    HeldClaim,
+    Refused,
+    Report,
+    Reported,
+    SessionEnded,
+    StopClaim,
+    Why,
+    Withdrawn,
+)
+from diplex_core.words import EndReason
+
+NewDesk = Callable[..., Any]
+MODEL = "qwen2.5-72b-instruct"
+
+
+def again(granted: Granted, **more: Any) -> Again:
+    return Again(granted.claim, EndReason.REFUSED, granted.worker.name, **more)
+
+
+def ask_again(desk: Any, key: AskKey, granted: Granted, **more: Any) -> list[Any]:
+    ask = Ask(granted.request_id, MODEL, prompt_tokens=32, max_tokens=32, again=again(granted), **more)
+    return desk.tell(Asked(key, ask))
+
+
+def test_a_grant_that_was_lost_with_a_session_is_taken_back_when_its_client_asks_on_the_next(
+    new_desk: NewDesk, facts: Any
+) -> None:
+    desk = new_desk(facts("a"), facts("b"))
+    first = desk.grant(session=1)
+    desk.end(first, EndReason.REFUSED)
+    (second,) = ask_again(desk, first.key, first)  # granted, and the session breaks before it comes
+    stop, third = ask_again(desk, AskKey(2, 1), first)
+    assert isinstance(stop, StopClaim)
+    assert stop.claim == second.claim
+    assert third.claim.attempt == 3
+    desk.tell(SessionEnded(1))
+    assert desk.admission.leases.opened - desk.admission.leases.closed == 1
+
+
+def test_a_request_withdrawn_while_it_runs_is_not_kept_when_it_comes_to_nothing(
+    new_desk: NewDesk, facts: Any
+) -> None:
+    desk = new_desk(facts("a"))
+    granted = desk.grant()
+    desk.start(granted)
+    assert desk.tell(Withdrawn(granted.key)) == []  # what runs is the worker's to end
+    desk.end(granted, EndReason.REFUSED)
+    assert (desk.admission.leases.all(), desk.free("a")) == ([], 100)
+
+
+def test_what_a_request_would_hit_counts_against_the_whole_pool(new_desk: NewDesk, facts: Any) -> None:
+    desk = new_desk(facts("a", blocks=10))
+    resident(desk, 1, 2, 3)
+    (refused,) = desk.ask(prompt=96, max_tokens=300, block_hashes=(1, 2, 3))
+    assert isinstance(refused, Refused)
+    assert refused.refusal.why is Why.REQUEST_TOO_LARGE
+
+
+def test_a_refusal_for_want_of_cached_blocks_is_answered_by_a_grant_that_counts_on_fewer(
+    new_desk: NewDesk, facts: Any
+) -> None:
+    desk = new_desk(facts("a"))
+    resident(desk, 1, 2, 3)
+    granted = desk.grant(prompt=96, max_tokens=32, block_hashes=(1, 2, 3))
+    assert (granted.blocks, granted.cached) == (1, 3)
+    desk.end(granted, EndReason.REFUSED)
+    ask = Ask(
+        "r",
+        MODEL,
+        prompt_tokens=96,
+        max_tokens=32,
+        block_hashes=(1, 2, 3),
+        again=again(granted, needed_blocks=3),
+    )
+    (second,) = desk.tell(Asked(granted.key, ask))
+    assert (second.blocks, second.cached) == (3, 1)
+
+
+def test_blocks_that_live_claims_pin_stay_charged_though_a_full_report_lists_them_no_more(
+    new_desk: NewDesk, facts: Any
+) -> None:
+    desk = new_desk(facts("a"))
+    resident(desk, 1, 2)
+    granted = desk.grant(prompt=64, max_tokens=32, block_hashes=(1, 2))
+    desk.report("a", HeldClaim(granted.claim, granted.blocks, 1), full=facts("a"))
+    ledger = desk.admission.workers["a"].ledger
+    assert (ledger.blocks.pinned, ledger.hits([1, 2])) == (2, ())
+    desk.end(granted)
+    assert (ledger.blocks.pinned, ledger.cached) == (0, 0)
+
+
+def test_blocks_that_others_pin_lower_what_is_free(new_desk: NewDesk, facts: Any) -> None:
+    desk = new_desk(facts("a"))
+    desk.tell(Reported("a", Report(desk.numbers["a"] + 1, False, 1.0, 0, 0, pinned_blocks=5, stored=(1, 2))))
+    assert desk.free("a") == 95
+
+
+def resident(desk: Any, *blocks: int) -> None:
+    """The worker says that these prefix blocks are resident."""
+    desk.numbers["a"] += 1
+    desk.tell(Reported("a", Report(desk.numbers["a"], False, 1.0, 0, 0, stored=blocks)))
+
+
+def test_an_ended_claim_leaves_what_it_hit_to_others(new_desk: NewDesk, facts: Any) -> None:
+    desk = new_desk(facts("a"))
+    resident(desk, 1, 2)
+    first = desk.grant(prompt=64, max_tokens=32, block_hashes=(1, 2))
+    second = desk.grant(prompt=64, max_tokens=32, block_hashes=(1, 2))
+    desk.start(first)
+    desk.start(second)
+    desk.tell(
+        Reported(
+            "a",
+            Report(desk.numbers["a"] + 1, False, 1.0, 0, 0, ended=(EndedClaim(first.claim, EndReason.STOP),)),
+        )
+    )
+    ledger = desk.admission.workers["a"].ledger
+    assert (ledger.blocks.pinned, ledger.cached) == (2, 0)
