@@ -13,11 +13,11 @@ from diplex_core.words import BlockHash, Blocks, Claim, Slots
 
 @dataclass(frozen=True, slots=True)
 class NoRoom:
-    """The pool cannot hold the claim now: what it needs, and what is free.
+    """The pool cannot hold the claim now: what it needs of its own, and what is free for that.
 
     Attributes:
-        needed_blocks: those that count on a cached block which is not resident included.
-        missing: how many of them do.
+        needed_blocks: what was to be hit and is not resident included.
+        missing: how many blocks that is.
     """
 
     needed_blocks: Blocks
@@ -103,9 +103,9 @@ class Pool:
         missing = len(counted_on) - len(self.resident.leading(counted_on))
         if missing:  # what is to be read that was not counted needs blocks of its own
             return NoRoom(blocks + missing, self.free_blocks, slots, self.free_slots, missing)
-        needed = blocks + self.resident.newly_pinned(counted_on)
-        if needed > self.free_blocks or slots > self.free_slots:
-            return NoRoom(needed, self.free_blocks, slots, self.free_slots)
+        free = self.free_blocks - self.resident.newly_pinned(counted_on)
+        if blocks > free or slots > self.free_slots:
+            return NoRoom(blocks, max(0, free), slots, self.free_slots)
         holding = self._held[claim] = Holding(blocks, slots, owner, frozenset(counted_on))
         self.resident.use(holding.hits)
         self.used_blocks += blocks
