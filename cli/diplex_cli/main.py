@@ -11,6 +11,7 @@ COMMANDS = {
     "worker": "run one worker alone",
     "rest": "run the REST shim alone",
     "chat": "ask one question and stream the answer",
+    "explain": "say why a request went, or would go, where",
     "fetch": "bring the small model's weights into the user's cache",
     "config": "check a configuration file",
 }

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Unauthenticated,
         Unavailable,
         UnknownModel,
+        UnknownRequest,
     )
     from diplex.stream import TokenStream
 
@@ -52,6 +53,7 @@ _HOME = {
     "Unauthenticated": "errors",
     "Unavailable": "errors",
     "UnknownModel": "errors",
+    "UnknownRequest": "errors",
     "Usage": "answers",
 }
 
@@ -77,6 +79,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnknownModel",
+    "UnknownRequest",
     "Usage",
 ]
 

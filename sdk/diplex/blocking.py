@@ -82,9 +82,9 @@ class Client:
         """As `AsyncClient.count_tokens`."""
         return self._wait(self._client.count_tokens(prompt, **options))
 
-    def explain(self, *, prompt_tokens: int, **about: Any) -> router_pb2.RouterExplainResponse:
+    def explain(self, **about: Any) -> router_pb2.RouterExplainResponse:
         """As `AsyncClient.explain`."""
-        return self._wait(self._client.explain(prompt_tokens=prompt_tokens, **about))
+        return self._wait(self._client.explain(**about))
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         if self._loop.is_closed():

@@ -188,14 +188,20 @@ class AsyncClient:
     async def explain(
         self,
         *,
-        prompt_tokens: int,
+        prompt_tokens: int = 0,
         model: str = "",
         tier: str = "",
         max_tokens: int = 0,
         n: int = 1,
+        request_id: str = "",
         api_key: str | None = None,
     ) -> router_pb2.RouterExplainResponse:
-        """Where such a request would go now: each filter's and scorer's word on each worker."""
+        """Where such a request would go now: each filter's and scorer's word on each worker. With a
+        `request_id`, where that one went.
+
+        Raises:
+            UnknownRequest: the router remembers no such request of this tenant.
+        """
         request = router_pb2.RouterExplainRequest(
             model=model,
             tier=tier,
@@ -203,6 +209,7 @@ class AsyncClient:
             prompt_tokens=prompt_tokens,
             max_tokens=max_tokens,
             n=n,
+            request_id=request_id,
         )
         return await self._asked(self._stub.Explain(request, timeout=_ANSWER_WITHIN))
 

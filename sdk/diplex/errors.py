@@ -58,6 +58,10 @@ class UnknownModel(DiplexError):
     """Nobody serves a model of that name; the message lists those that are known."""
 
 
+class UnknownRequest(DiplexError):
+    """The router remembers no such request of this tenant."""
+
+
 class Unauthenticated(DiplexError):
     """The API key belongs to nobody."""
 
@@ -105,4 +109,6 @@ _KINDS: Final[Mapping[grpc.StatusCode, type[DiplexError]]] = MappingProxyType(
 
 def error_of(problem: Problem) -> DiplexError:
     """The exception for a problem, by its gRPC code."""
+    if problem.reason == "UNKNOWN_REQUEST":
+        return UnknownRequest(problem)
     return _KINDS.get(problem.code, EngineFailed)(problem)
