@@ -133,9 +133,19 @@ def test_without_a_key_nothing_signed_is_believed():
 
 
 @pytest.mark.parametrize(
-    ("bent", "told"), [({"boot": 78}, True), ({"epoch": 4}, True), ({"worker": "w1"}, False)]
+    ("bent", "told"),
+    [({"boot": 78}, True), ({"epoch": 4}, True), ({"worker": "w1"}, False), ({"start_by_ms": 0}, False)],
 )
-def test_the_router_is_told_only_of_genuine_grants_for_this_worker(gate: Gate, bent, told: bool):
+def test_the_router_is_told_only_of_genuine_grants_for_this_worker_that_cannot_have_run(
+    gate: Gate, bent, told: bool
+):
     answer = gate.show(signed(**bent), 1.0)
     assert isinstance(answer, Turned)
     assert (answer.grant is not None) == told
+
+
+def test_the_router_is_not_told_of_a_second_showing(gate: Gate):
+    gate.show(signed(), 1.0)
+    answer = gate.show(signed(), 1.0)
+    assert isinstance(answer, Turned)
+    assert answer.grant is None

@@ -131,6 +131,15 @@ def test_a_grant_shown_twice_leaves_the_first_showing_alone(house):
     assert not house.report().ended, "`ended` for this claim would free what still runs"
 
 
+def test_a_grant_shown_again_after_its_end_does_not_make_the_router_wait_for_its_client(house):
+    grant = house.keys.sign(house.grant(1))
+    house.show(grant, 1)
+    house.desk.cancel(house.stream, 1)
+    assert len(house.report().ended) == 1
+    house.show(grant, 2)
+    assert not house.report().ended
+
+
 def test_a_number_that_is_in_use_on_the_stream_is_a_broken_promise(house):
     house.begin(1, seq=4)
     with pytest.raises(Problem, match="sequence 4 still runs"):

@@ -20,10 +20,14 @@ from diplex_workers.claims import claim_in_core
 
 STOP_REMEMBERED: Final[Seconds] = 60.0
 
+# Such a grant may have been shown before, and run: its end is told by that. Were the router told that it was
+# refused, it would wait for a client that has its answer.
+_MAY_HAVE_RUN: Final = frozenset({"GRANT_SHOWN", "GRANT_EXPIRED"})
+
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """A grant that is turned away. `grant`: genuine and meant for this worker, so that its router is told."""
+    """A grant that is turned away. `grant`: it is genuine, for this worker and never ran: its router is told."""
 
     problem: Problem
     grant: pb.Grant | None = None
@@ -76,7 +80,8 @@ class Gate:
             return Turned(unsigned)
         objection = self._objection(grant, now)
         if objection is not None:
-            return Turned(objection, grant if grant.worker == self._name else None)
+            told = grant.worker == self._name and objection.reason not in _MAY_HAVE_RUN
+            return Turned(objection, grant if told else None)
         claim = claim_in_core(grant.claim)
         self._shown.add(claim)
         self._shown_until.append((grant.start_by_ms / 1000, claim))
