@@ -276,6 +276,14 @@ async def test_a_worker_that_does_not_hear_of_a_cancel_is_not_waited_for_long(
     life, consumer, _ = await started(client, desk, worker, heard)
     life.cancel()
     assert (await consumer.end()).reason == pb.END_REASON_CANCELLED
+    assert isinstance(await desk.hears(), router_pb2.Withdraw)
+
+
+async def test_refused_by_its_worker_for_good_the_router_is_told_not_to_wait(client, desk, worker, heard):
+    _, consumer, playing = await started(client, desk, worker, heard)
+    await playing.done(pb.END_REASON_REFUSED, Problem(grpc.StatusCode.INVALID_ARGUMENT, "too long"))
+    assert (await consumer.end()).reason == pb.END_REASON_REFUSED
+    assert isinstance(await desk.hears(), router_pb2.Withdraw)
 
 
 async def test_cancelled_and_refused_at_once_it_is_cancelled_and_not_asked_again(client, desk, worker, heard):

@@ -27,7 +27,7 @@ _MAY_HAVE_RUN: Final = frozenset({"GRANT_SHOWN", "GRANT_EXPIRED"})
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """A grant that is turned away. `grant`: it is genuine, for this worker and never ran: its router is told."""
+    """A grant that is turned away. `grant`: genuine, for this worker, and never ran; its router is told."""
 
     problem: Problem
     grant: pb.Grant | None = None

@@ -162,7 +162,8 @@ class RequestLife:
             self._wanted.prompt_tokens, self._wanted.exact = done.prompt_tokens, True
         problem = Problem.from_bytes(done.error) if done.error else None
         if not _came_to_nothing(done, problem):
-            self._end(done)
+            # Refused for good, the router hears only that it was refused, and would wait to be asked again.
+            self._end(done, withdraw=done.reason == pb.END_REASON_REFUSED)
         elif self._state is State.LEAVING:
             self._end(pb.Done(reason=pb.END_REASON_CANCELLED, usage=done.usage), withdraw=True)
         elif (hurdle := self._hurdle(done, problem)) is not None:
@@ -271,7 +272,7 @@ class RequestLife:
 
     def _end_alone(self) -> None:
         if self._state is State.LEAVING:
-            self._end(pb.Done(reason=pb.END_REASON_CANCELLED))
+            self._end(pb.Done(reason=pb.END_REASON_CANCELLED), withdraw=True)
 
     def _end(self, done: pb.Done, *, withdraw: bool = False) -> None:
         """Say the last word.
