@@ -6,7 +6,8 @@ It calls no clock: `now` is seconds on any clock that never goes back.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import assert_never
 
 from diplex_core.events import (
@@ -28,6 +29,7 @@ from diplex_core.events import (
     Reported,
     Revoked,
     RulesChanged,
+    Served,
     SessionEnded,
     StopClaim,
     Ticked,
@@ -36,15 +38,19 @@ from diplex_core.events import (
     WorkerFacts,
 )
 from diplex_core.fleet import GIVEN_UP_AFTER, Worker
+from diplex_core.guests import Guests
+from diplex_core.lateness import late_by, lowered
 from diplex_core.lease import ON_SESSION, Lease, State, Turn
 from diplex_core.ledger import OverCommitted, PoolLedger
-from diplex_core.placement.place import Explained, Placement
+from diplex_core.model.forecast import forecast_of
+from diplex_core.past import Explanation, Outcome, Past
+from diplex_core.placement.place import Choice, Placement
 from diplex_core.placement.rules import Wish, need_on
 from diplex_core.prospects import Drain, hopeless
 from diplex_core.register import Register
 from diplex_core.waiting import Place, QueueKey, WaitingRoom
 from diplex_core.wishes import wish_of
-from diplex_core.words import Blocks, Claim, EndReason, Rules, Seconds
+from diplex_core.words import Blocks, Claim, EndReason, Rules, Seconds, WhenLate
 
 START_WITHIN: Seconds = 5.0
 """A grant is void if the worker does not see its start within this (design §5.8)."""
@@ -54,6 +60,7 @@ REBUILD_WITHIN: Seconds = 3.0
 MOST_REFUSALS = 20
 
 _GAVE_WAY = frozenset({EndReason.REFUSED, EndReason.PREEMPTED})
+_WHOLE = frozenset({EndReason.STOP, EndReason.LENGTH})
 
 
 class Admission:
@@ -87,6 +94,7 @@ class Admission:
         self.preempted = 0
         self.drift_max: Blocks = 0
         self.outcomes: Counter[tuple[str, str]] = Counter()  # (decision, reason)
+        self.past = Past()
         self._placement = placement or Placement()
         self._started = now
         self._drain = Drain()
@@ -125,15 +133,19 @@ class Admission:
             self._serve_queues(now)
         return out
 
-    def explain(self, ask: Ask, now: Seconds) -> tuple[Refusal | None, Mapping[str, Explained], str]:
-        """What would happen to this ask now: a refusal or none, every worker's words, and the one picked."""
+    def explain(self, ask: Ask, now: Seconds) -> Explanation:
+        """What would happen to this ask now, with every rule's word on every worker. Changes nothing."""
         wish = wish_of(ask, self.rules)
         if isinstance(wish, Refusal):
-            return wish, {}, ""
+            return Explanation(ask.request_id, now, Outcome.REFUSED, reason=wish.message)
+        wish = replace(wish, arrived=now - ask.age, now=now)
         pools = self._known()
-        picked = self._placement.place(wish, pools)
+        choice = self._placement.place(wish, pools)
         words = {pool.name: self._placement.explain(wish, pool) for pool in pools}
-        return self._hopeless(wish, now), words, picked.name if picked else ""
+        refusal = self._hopeless(wish, now) if choice.picked is None else self._turned_away(wish, choice)
+        picked = choice.picked.name if choice.picked is not None else ""
+        outcome, reason = _outcome(picked, refusal)
+        return Explanation(ask.request_id, now, outcome, wish, picked, reason, words)
 
     # Asks.
 
@@ -185,30 +197,80 @@ class Admission:
 
     def _serve(self, lease: Lease | None, now: Seconds) -> bool:
         """Grant or refuse one waiting lease; False: it must wait."""
-        if lease is None or lease.wish is None or lease.key is None:
+        if lease is None or lease.wish is None or lease.key is None or lease.ask is None:
             raise LookupError(f"{lease} waits without an ask")
-        wish = lease.wish
-        pool = self._placement.place(wish, self._known())
-        if pool is None:
-            refusal = self._hopeless(wish, now)
-            if refusal is None:
-                return False
+        wish = replace(lease.wish, arrived=lease.arrived, now=now)
+        choice = self._placement.place(wish, self._known())
+        refusal = None if choice.picked is not None else self._hopeless(wish, now)
+        refusal = refusal or self._turned_away(wish, choice)
+        if refusal is not None:
+            self._remember(lease, wish, choice, now, refusal)
             self._refuse(lease.key, lease, refusal, now)
             return True
-        self._grant(lease, wish, self.workers[pool.name], now)
+        if (lower := self._given_way(wish, choice)) is not None:
+            return self._degrade(lease, lower, now)
+        self._remember(lease, wish, choice, now)
+        if choice.picked is None:
+            return False
+        self._grant(lease, wish, self.workers[choice.picked.name], now)
         return True
+
+    def _turned_away(self, wish: Wish, choice: Choice) -> Refusal | None:
+        """The refusal of a wish that its tier rejects rather than serve late; `None`: it does not."""
+        late = late_by(wish, choice) if wish.tier.when_late is WhenLate.REJECT else None
+        if late is None or wish.ttft_target is None or wish.produced:
+            return None
+        target = wish.ttft_target
+        message = (
+            f"the first token would come {late * 1000:.0f} ms after the {target * 1000:.0f} ms that tier "
+            f"{wish.tier.name} promises for {wish.prompt} prompt tokens"
+        )
+        return Refusal(Why.TOO_LATE, message, self._retry_after() if choice.picked is None else late)
+
+    def _given_way(self, wish: Wish, choice: Choice) -> Wish | None:
+        """The wish in a lower tier, where it is late and its tier says so; `None`: it stays as it is."""
+        if wish.tier.when_late is not WhenLate.DEGRADE or late_by(wish, choice) is None:
+            return None
+        return lowered(wish, self.rules, self._known(), self._placement)
+
+    def _degrade(self, lease: Lease, lower: Wish, now: Seconds) -> bool:
+        """Move a waiting lease to a lower tier's queue; it keeps its arrival, and may be served at once."""
+        self.outcomes["degraded", lower.tier.name] += 1
+        lease.wish = lower
+        self.waiting.leave(lease.lease_id)
+        queue = QueueKey(lower.model, lower.tier.name, lower.tenant.packages)
+        place = Place(lease.arrived, lease.lease_id)
+        position = self.waiting.enter(queue, lower.tier.priority, place)
+        if not (position == 0 and self._serve(lease, now)) and lease.key is not None:
+            self._out.append(Queued(lease.key, position))
+        return True  # whatever became of it: it is no longer the head of its old queue
+
+    def _remember(
+        self, lease: Lease, wish: Wish, choice: Choice, now: Seconds, refusal: Refusal | None = None
+    ) -> None:
+        picked = choice.picked.name if choice.picked is not None else ""
+        outcome, reason = _outcome(picked, refusal)
+        request_id = lease.ask.request_id if lease.ask is not None else ""
+        self.past.note(Explanation(request_id, now, outcome, wish, picked, reason, choice.words))
 
     def _grant(self, lease: Lease, wish: Wish, worker: Worker, now: Seconds) -> None:
         if lease.key is None or lease.ask is None:
             raise LookupError(f"lease {lease.lease_id:016x} is granted without an ask")
         need = need_on(wish, worker)
+        ttft, tpot = worker.ttft(wish), worker.tpot(wish)
         lease.attempt += 1
-        worker.ledger.charge(lease.claim, need.blocks, need.slots, need.hits)
+        worker.ledger.charge(lease.claim, need.blocks, need.slots, need.hits, wish.prompt)
+        due = None if ttft is None else now + ttft - wish.waited
+        worker.guests.came(lease.claim, wish.tier.priority, wish.prompt, due, now)
         lease.worker = worker.name
+        lease.queued = now - lease.arrived
+        if lease.predicted_ttft is None:
+            lease.predicted_ttft = ttft
         lease.never_started_at = now + NEVER_STARTED_AFTER
         lease.turn(Turn.GRANT)
         self.waiting.leave(lease.lease_id)
         worker.requests += 1
+        worker.requests_by_tier[wish.tier.name] += 1
         self.outcomes["granted", ""] += 1
         produced = lease.ask.again.produced_tokens if lease.ask.again else 0
         self._out.append(
@@ -225,8 +287,11 @@ class Admission:
                 priority=wish.tier.priority,
                 choices=wish.choices,
                 start_by=now + worker.uptime_offset + START_WITHIN,
-                queued=now - lease.arrived,
+                queued=lease.queued,
                 cached=len(need.hits),
+                predicted_ttft=ttft,
+                predicted_tpot=tpot,
+                degraded_from=wish.degraded_from,
             )
         )
 
@@ -274,6 +339,7 @@ class Admission:
 
     def _free(self, worker: Worker, claim: Claim, now: Seconds) -> None:
         """The worker holds the claim no longer."""
+        worker.guests.left(claim)
         if worker.ledger.release(claim) is not None:
             self._drain.note(now)
             self._room = True
@@ -363,6 +429,7 @@ class Admission:
             return
         self._lose_claims(worker, now)
         self._room = True
+        worker.guests, worker.forecast = Guests(), forecast_of(facts)
         worker.ledger = PoolLedger(facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks)
 
     def _held(self, worker: Worker, held: HeldClaim, now: Seconds) -> None:
@@ -370,7 +437,7 @@ class Admission:
         lease = self.leases.get(claim.lease_id)
         charge = worker.ledger.charge_of(claim)
         if charge is None:
-            worker.ledger.adopt(claim, held.blocks, held.slots)
+            self._adopt(worker, held, now)
             if lease is None:
                 self.leases.adopt(claim, worker.name, now)
             elif lease.claim != claim or lease.worker != worker.name:
@@ -384,9 +451,21 @@ class Admission:
             worker.ledger.confirm(claim, held.blocks)
         except OverCommitted:
             worker.ledger.release(claim)
-            worker.ledger.adopt(claim, held.blocks, held.slots)
-        if lease is not None and lease.claim == claim:
+            self._adopt(worker, held, now)
+        mine = lease is not None and lease.claim == claim
+        if held.prefilled and worker.ledger.prefilled(claim):
+            worker.guests.read(claim, now)
+            if lease is not None and mine and lease.first_token is None:
+                lease.first_token = now
+        if lease is not None and mine:
             lease.turn(Turn.HELD)
+
+    def _adopt(self, worker: Worker, held: HeldClaim, now: Seconds) -> None:
+        """Charge a claim that the worker says it holds, and that the ledger does not know or not so large."""
+        to_read = 0 if held.prefilled else held.prompt_tokens
+        worker.ledger.adopt(held.claim, held.blocks, held.slots, to_read)
+        tier = self.rules.tiers.get(held.tier)
+        worker.guests.came(held.claim, tier.priority if tier else 0, to_read, None, now)
 
     def _ended(self, worker: Worker, ended: EndedClaim, now: Seconds) -> None:
         self._free(worker, ended.claim, now)
@@ -398,9 +477,12 @@ class Admission:
         if lease is None or lease.claim != ended.claim:
             return
         if ended.reason in _GAVE_WAY and lease.key is not None:
+            self.preempted += ended.reason is EndReason.PREEMPTED
             lease.turn(Turn.GAVE_WAY)
-        else:
-            self._close(lease, Turn.ENDED)
+            return
+        if (served := _served(lease, worker, ended, now)) is not None:
+            self._out.append(served)
+        self._close(lease, Turn.ENDED)
 
     def _reconcile(self, worker: Worker, held: set[Claim], now: Seconds) -> None:
         """A full report lists every claim: one that the worker held and that is missing is over."""
@@ -444,6 +526,49 @@ class Admission:
             for c, charge in charges
             if charge and charge.reclaiming
         ]
+
+
+def _outcome(picked: str, refusal: Refusal | None) -> tuple[Outcome, str]:
+    """What a placement comes to, and why."""
+    if refusal is not None:
+        return Outcome.REFUSED, refusal.message
+    return (Outcome.GRANTED, "") if picked else (Outcome.QUEUED, "no worker has room")
+
+
+def _served(lease: Lease, worker: Worker, ended: EndedClaim, now: Seconds) -> Served | None:
+    """What became of a lease's promise; `None` for an adopted one, whose ask an earlier life heard."""
+    if lease.ask is None or lease.wish is None:
+        return None
+    wish, first = lease.wish, lease.first_token
+    if first is None and ended.first_token is not None and ended.total is not None:
+        first = now - (ended.total - ended.first_token)  # it was over before a report could say so
+    e2e = now - lease.arrived
+    ttft = first - lease.arrived if first is not None else None
+    each = ended.output_tokens / wish.choices
+    timed = ended.first_token is not None and ended.total is not None and each > 1
+    tpot = (ended.total - ended.first_token) / (each - 1) if timed else None  # type: ignore[operator]
+    whole = ended.reason in _WHOLE and not wish.degraded_from
+    kept = ttft is not None and wish.tier.kept(
+        wish.model, prompt=ended.prompt_tokens, ttft=ttft, tpot=tpot, e2e=e2e
+    )
+    return Served(
+        claim=lease.claim,
+        request_id=lease.ask.request_id,
+        model=wish.model,
+        tier=wish.tier.name,
+        tenant=wish.tenant.name,
+        worker=worker.facts,
+        reason=ended.reason,
+        prompt_tokens=ended.prompt_tokens,
+        output_tokens=ended.output_tokens,
+        queued=lease.queued,
+        ttft=ttft,
+        tpot=tpot,
+        e2e=e2e,
+        met=whole and kept,
+        predicted_ttft=lease.predicted_ttft,
+        degraded_from=wish.degraded_from,
+    )
 
 
 def _refused_too_often(lease: Lease) -> Refusal:

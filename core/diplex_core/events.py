@@ -197,6 +197,7 @@ class Why(StrEnum):
     NOT_PLACEABLE = "NOT_PLACEABLE"
     QUEUE_FULL = "QUEUE_FULL"
     QUEUED_TOO_LONG = "QUEUED_TOO_LONG"
+    TOO_LATE = "TOO_LATE"
     DEADLINE_PASSED = "DEADLINE_PASSED"
     REFUSED_TOO_OFTEN = "REFUSED_TOO_OFTEN"
     NEVER_STARTED = "NEVER_STARTED"
@@ -274,8 +275,8 @@ class Redial:
 class Served:
     """A request that ran is over: nothing is left to do, this is what became of its promise.
 
-    Times are on the router's clock, in seconds. `tpot` None: fewer than two tokens came, or the worker did not
-    say; `ttft` None: none came. `met`: whether it met every target of the tier that was asked for.
+    Times are on the router's clock, in seconds. `tpot` None: fewer than two tokens came, or the worker did
+    not say; `ttft` None: none came. `met`: whether it met every target of the tier that was asked for.
     """
 
     request_id: str

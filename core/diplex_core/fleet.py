@@ -1,10 +1,13 @@
 """The workers as a router knows them: their links, their words of themselves, and their pools' accounts."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from diplex_core.events import Report, WorkerFacts
+from diplex_core.guests import Guests
 from diplex_core.ledger import PoolLedger
+from diplex_core.model.forecast import Forecast, Load
+from diplex_core.placement.rules import Wish
 from diplex_core.words import Seconds
 
 GIVEN_UP_AFTER: Seconds = 3.0
@@ -18,6 +21,8 @@ class Worker:
     name: str
     known: WorkerFacts | None = None
     ledger: PoolLedger = field(default_factory=lambda: PoolLedger(0, 0))
+    guests: Guests = field(default_factory=Guests)
+    forecast: Forecast | None = None  # nobody knows how fast a worker without one is
     linked: bool = False
     given_up: bool = False
     lost_at: Seconds = 0.0
@@ -34,6 +39,7 @@ class Worker:
     requests_by_tier: Counter[str] = field(default_factory=Counter)
     refused: int = 0
     output_tokens: int = 0
+    _predicted: tuple[Wish | None, Seconds | None, Seconds | None] = (None, None, None)
 
     @property
     def facts(self) -> WorkerFacts:
@@ -53,6 +59,46 @@ class Worker:
     def gone(self, now: Seconds) -> bool:
         """Not worth waiting for: given up, or its engine has been silent for as long."""
         return self.given_up or (bool(self.engine_problem) and now - self.engine_lost_at >= GIVEN_UP_AFTER)
+
+    # What placement asks.
+
+    def ttft(self, wish: Wish) -> Seconds | None:
+        """From its first ask to its first token, if it is granted here now; `None`: nobody knows."""
+        return self._prediction(wish)[1]
+
+    def tpot(self, wish: Wish) -> Seconds | None:
+        """Time per output token after the first; `None`: nobody knows."""
+        return self._prediction(wish)[2]
+
+    def share_above(self, priority: int) -> float:
+        return self.guests.share_above(priority)
+
+    def load(self, now: Seconds) -> Load:
+        """What is on it now. Where claims will not grow, they are counted at their full size."""
+        blocks, slots, prefill = self.ledger.axes
+        sequences = slots.own + slots.stray + slots.foreign
+        tokens = (blocks.own - blocks.guard + blocks.stray + blocks.foreign) * self.facts.block_tokens
+        load = Load(
+            sequences,
+            tokens / sequences if sequences else 0.0,
+            self.guests.backlog(now),
+            self.guests.intake(now),
+        )
+        if self.forecast is None or not prefill.foreign:
+            return load
+        # Nobody tells in which order it will be read: all of it first, at the worst.
+        return replace(load, backlog=load.backlog + self.forecast.reading(prefill.foreign, load))
+
+    def _prediction(self, wish: Wish) -> tuple[Wish | None, Seconds | None, Seconds | None]:
+        """A wish is looked at by several rules at one moment: predicted once."""
+        if self._predicted[0] is not wish:
+            ttft = tpot = None
+            if self.forecast is not None:
+                load = self.load(wish.now)
+                ttft = wish.waited + self.forecast.ttft(wish.prompt, load)
+                tpot = self.forecast.tpot(wish.prompt, load, wish.choices)
+            self._predicted = (wish, ttft, tpot)
+        return self._predicted
 
     @property
     def openness(self) -> tuple[object, ...]:

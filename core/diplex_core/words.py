@@ -96,15 +96,16 @@ class Tier:
     max_queue: Seconds | None = None
     max_queue_requests: int = 1024
     when_late: WhenLate = WhenLate.WAIT
+    degrade_to: str = ""  # "": the next tier below that may serve it
     deadline: Seconds | None = None
+    filters: tuple[str, ...] = ()  # placement rules beside those that always hold
+    scorers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))  # weights that differ
     promises_by_model: Mapping[str, Promise] = field(default_factory=lambda: MappingProxyType({}))
 
     def promise_for(self, model: str) -> Promise:
         return self.promises_by_model.get(model, self.promise)
 
-    def kept(
-        self, model: str, *, prompt: Tokens, ttft: Seconds, tpot: Seconds | None, e2e: Seconds
-    ) -> bool:
+    def kept(self, model: str, *, prompt: Tokens, ttft: Seconds, tpot: Seconds | None, e2e: Seconds) -> bool:
         """Whether a request that took so long met every target of this tier.
 
         Args:

@@ -70,22 +70,26 @@ class Proxied:
         self.outbox.put(router_pb2.Queued(position=position))
 
     def on_serving(self, granted: router_pb2.Granted, grant: pb.Grant) -> None:
-        self.outbox.put(
-            router_pb2.Serving(
-                request_id=self._request_id,
-                worker=grant.worker,
-                package=granted.package,
-                pattern=granted.pattern,
-                engine=granted.engine,
-                simulated=granted.simulated,
-                tier=grant.tier,
-                tenant=grant.tenant,
-                max_tokens=grant.max_tokens,
-                blocks=grant.blocks,
-                queue_ms=granted.queue_ms,
-                lease_id=grant.claim.lease_id,
-            )
+        serving = router_pb2.Serving(
+            request_id=self._request_id,
+            worker=grant.worker,
+            package=granted.package,
+            pattern=granted.pattern,
+            engine=granted.engine,
+            simulated=granted.simulated,
+            tier=grant.tier,
+            tenant=grant.tenant,
+            max_tokens=grant.max_tokens,
+            blocks=grant.blocks,
+            queue_ms=granted.queue_ms,
+            lease_id=grant.claim.lease_id,
+            degraded_from=granted.degraded_from,
         )
+        # What is not known stays absent.
+        for name in ("predicted_ttft_ms", "predicted_tpot_ms"):
+            if granted.HasField(name):
+                setattr(serving, name, getattr(granted, name))
+        self.outbox.put(serving)
 
     def on_tokens(self, tokens: pb.Tokens) -> None:
         self.outbox.put(tokens)

@@ -26,6 +26,7 @@ CODES: Final[Mapping[Why, grpc.StatusCode]] = MappingProxyType(
         Why.NOT_PLACEABLE: grpc.StatusCode.FAILED_PRECONDITION,
         Why.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
         Why.QUEUED_TOO_LONG: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        Why.TOO_LATE: grpc.StatusCode.RESOURCE_EXHAUSTED,
         Why.DEADLINE_PASSED: grpc.StatusCode.DEADLINE_EXCEEDED,
         Why.REFUSED_TOO_OFTEN: grpc.StatusCode.UNAVAILABLE,
         Why.NEVER_STARTED: grpc.StatusCode.ABORTED,
@@ -136,7 +137,15 @@ def granted_on_wire(granted: events.Granted, router: str, epoch: int, keys: Keys
         simulated=worker.simulated,
         queue_ms=granted.queued * 1000,
         can_resume=worker.can_resume,
+        predicted_ttft_ms=_milliseconds(granted.predicted_ttft),
+        predicted_tpot_ms=_milliseconds(granted.predicted_tpot),
+        degraded_from=granted.degraded_from,
     )
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    """What is unknown stays absent."""
+    return None if seconds is None else seconds * 1000
 
 
 def stop_on_wire(stop: events.StopClaim) -> worker_pb2.Stop:
@@ -169,6 +178,14 @@ def facts_in_core(info: pb.WorkerInfo) -> events.WorkerFacts:
         tiers=frozenset(info.tiers),
         engine=info.engine,
         simulated=info.simulated,
+        calibration=info.calibration,
+        time_scale=info.time_scale or 1.0,
+        prefill_budget=info.prefill_budget_tokens,
+        draft_tokens=info.draft_tokens,
+        gpu=info.gpu,
+        profile=info.profile,
+        weights=info.weights,
+        kv_cache=info.kv_cache,
     )
 
 
@@ -207,6 +224,8 @@ def report_in_core(report: worker_pb2.WorkerLinkResponse) -> events.Report:
                 reason_in_core(ended.reason),
                 ended.usage.prompt_tokens,
                 ended.usage.completion_tokens,
+                ended.timing.first_token_ms / 1000 if ended.timing.HasField("first_token_ms") else None,
+                ended.timing.total_ms / 1000 if ended.timing.HasField("total_ms") else None,
             )
             for ended in report.ended
         ),
@@ -216,4 +235,6 @@ def report_in_core(report: worker_pb2.WorkerLinkResponse) -> events.Report:
         engine_problem="" if report.engine_ready else report.engine_problem or "its engine does not answer",
         peak_blocks=report.peak_blocks,
         peak_slots=report.peak_slots,
+        prefill_tokens=report.prefill_tokens,
+        foreign_prefill_tokens=report.foreign_prefill_tokens,
     )

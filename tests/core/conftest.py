@@ -18,6 +18,7 @@ from diplex_core.events import (
     LinkLost,
     Report,
     Reported,
+    Served,
     WorkerFacts,
 )
 from diplex_core.words import Claim, EndReason, Pattern, Rules, Tier
@@ -57,9 +58,13 @@ class Desk:
     numbers: dict[str, int] = field(default_factory=dict)
     held: dict[str, dict[Claim, HeldClaim]] = field(default_factory=dict)
     asks: int = 0
+    served: list[Served] = field(default_factory=list)
 
     def tell(self, event: Event) -> list[Decision]:
-        return self.admission.step(event, self.now)
+        """What is to be done; what only tells of a request that is over gathers in `served`."""
+        decisions = self.admission.step(event, self.now)
+        self.served += [decision for decision in decisions if isinstance(decision, Served)]
+        return [decision for decision in decisions if not isinstance(decision, Served)]
 
     def link(self, worker: WorkerFacts) -> list[Decision]:
         self.numbers[worker.name] = 0

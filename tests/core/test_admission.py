@@ -480,8 +480,7 @@ def test_a_moment_over_capacity_is_counted(new_desk: NewDesk, facts: Any) -> Non
 def test_explain_gives_each_filters_word_on_each_worker(new_desk: NewDesk, facts: Any) -> None:
     desk = new_desk(facts("b", Pattern.B), facts("c", Pattern.C))
     ask = Ask("r", MODEL, tier="interactive", prompt_tokens=10)
-    refusal, words, picked = desk.admission.explain(ask, 0.0)
-    assert refusal is None
-    assert picked == "c"
-    assert words["b"].objections == {"pattern": "pattern B; tier interactive allows C, A"}
-    assert words["c"].scores["preferred_pattern"] == 1.0
+    explained = desk.admission.explain(ask, 0.0)
+    assert (explained.outcome, explained.picked) == ("granted", "c")
+    assert explained.words["b"].objections == {"pattern": "pattern B; tier interactive allows C, A"}
+    assert explained.words["c"].scores["preferred_pattern"] == 1.0

@@ -6,7 +6,7 @@ from typing import TypeAlias
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import worker_pb2
 from diplex_core.pool import Pool
-from diplex_core.words import Claim
+from diplex_core.words import Claim, Tokens
 from diplex_workers.bound import LearnedBound, bounds_of
 from diplex_workers.claims import ON_WIRE, claim_on_wire
 from diplex_workers.clock import Clock
@@ -121,6 +121,7 @@ class Account:
 
     def figures(self, reader: str) -> worker_pb2.WorkerLinkResponse:
         foreign_blocks, foreign_slots = self.pool.held_by_others(reader)
+        mine, others = self._unread(reader)
         return worker_pb2.WorkerLinkResponse(
             uptime_ms=int(self.clock.now() * 1000),
             used_blocks=self.pool.used_blocks,
@@ -133,7 +134,20 @@ class Account:
             peak_slots=self.pool.peak_slots,
             engine_ready=not self.problem,
             engine_problem=self.problem,
+            prefill_tokens=mine + others,
+            foreign_prefill_tokens=others,
         )
+
+    def _unread(self, reader: str) -> tuple[Tokens, Tokens]:
+        """Prompt tokens whose first token is not out: this router's, and all others'."""
+        mine = others = 0
+        for sequence in self.live.values():
+            if sequence.first_token is None:
+                if sequence.owner == reader:
+                    mine += sequence.prompt_tokens
+                else:
+                    others += sequence.prompt_tokens
+        return mine, others
 
     def snapshot(self) -> worker_pb2.WorkerGetInfoResponse:
         return worker_pb2.WorkerGetInfoResponse(

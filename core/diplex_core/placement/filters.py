@@ -1,11 +1,14 @@
 """The filters. The first group says what a pool is, and rarely changes; the second, how it is now."""
 
 from diplex_core.placement.rules import PoolView, Wish, Word, filter_, need_on, output_on
+from diplex_core.words import Seconds
 
 # Objections of these never go away by waiting.
 LASTING = ("model", "pattern", "tier", "tenant", "can_resume", "context_fits", "pool_fits", "slots_fit")
 # Objections of these may.
 PASSING = ("healthy", "kv_fits", "slot_free")
+# Objections of these too; they are asked where a tier names them.
+OPTIONAL = ("keeps_ttft", "keeps_tpot")
 
 
 @filter_("model")
@@ -87,3 +90,21 @@ def slot_free(wish: Wish, pool: PoolView) -> Word:
     """The engine has a sequence slot for each choice."""
     free = pool.ledger.slots.free
     return None if wish.choices <= free else f"needs {wish.choices} sequence slots, {free} are free"
+
+
+@filter_("keeps_ttft")
+def keeps_ttft(wish: Wish, pool: PoolView) -> Word:
+    """The first token is predicted within the tier's target."""
+    return _late("first token", wish.ttft_target, pool.ttft(wish))
+
+
+@filter_("keeps_tpot")
+def keeps_tpot(wish: Wish, pool: PoolView) -> Word:
+    """The time per output token is predicted within the tier's target."""
+    return _late("token", wish.promise.tpot_p95, pool.tpot(wish))
+
+
+def _late(what: str, target: Seconds | None, predicted: Seconds | None) -> Word:
+    if target is None or predicted is None or predicted <= target:
+        return None
+    return f"{what} in {predicted * 1000:.0f} ms predicted, {target * 1000:.0f} ms promised"

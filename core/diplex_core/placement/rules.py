@@ -6,7 +6,17 @@ from typing import Protocol, TypeAlias
 
 from diplex_core.events import WorkerFacts
 from diplex_core.ledger import PoolLedger
-from diplex_core.words import BlockHash, Blocks, Slots, Tenant, Tier, Tokens, blocks_needed
+from diplex_core.words import (
+    BlockHash,
+    Blocks,
+    Promise,
+    Seconds,
+    Slots,
+    Tenant,
+    Tier,
+    Tokens,
+    blocks_needed,
+)
 
 Word: TypeAlias = str | None
 """A filter's word: nothing, or its objection as a user may read it."""
@@ -30,6 +40,23 @@ class Wish:
     block_hashes: tuple[BlockHash, ...] = ()
     least_blocks: Blocks = 0  # what a worker said it needs, when it refused
     avoid: str = ""  # the worker that refused last
+    degraded_from: str = ""  # the tier that was asked for, where `tier` is another
+    arrived: Seconds = 0.0  # when it was first asked for
+    now: Seconds = 0.0  # when it is looked at
+
+    @property
+    def waited(self) -> Seconds:
+        return self.now - self.arrived
+
+    @property
+    def promise(self) -> Promise:
+        """What its tier promises for its model."""
+        return self.tier.promise_for(self.model)
+
+    @property
+    def ttft_target(self) -> Seconds | None:
+        target = self.promise.ttft_p95
+        return None if target is None else target.at(self.prompt - self.produced)
 
 
 class PoolView(Protocol):
@@ -43,6 +70,14 @@ class PoolView(Protocol):
     def ledger(self) -> PoolLedger: ...
     @property
     def trouble(self) -> str: ...
+    def ttft(self, wish: Wish) -> Seconds | None:
+        """From its first ask to its first token, if it is granted here now; `None`: nobody knows."""
+
+    def tpot(self, wish: Wish) -> Seconds | None:
+        """Time per output token after the first; `None`: nobody knows."""
+
+    def share_above(self, priority: int) -> float:
+        """The share of its resident requests whose tier has a higher priority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +95,14 @@ def need_on(wish: Wish, pool: PoolView) -> Need:
     block = pool.facts.block_tokens
     hits = pool.ledger.hits(wish.block_hashes)
     output = output_on(wish, pool)
-    own = blocks_needed(wish.prompt, output, block, choices=wish.choices, cached=len(hits) * block)
+    own = blocks_needed(
+        wish.prompt,
+        output,
+        block,
+        choices=wish.choices,
+        cached=len(hits) * block,
+        draft=pool.facts.draft_tokens,
+    )
     # A worker that needs more than this had fewer of them cached: count on as many fewer.
     fewer = max(0, wish.least_blocks - own)
     return Need(max(own, wish.least_blocks), wish.choices, output, hits[: max(0, len(hits) - fewer)])

@@ -5,12 +5,24 @@ from types import MappingProxyType
 from typing import Final
 
 from diplex_core.placement.rules import PoolView, Score, Wish, scorer
+from diplex_core.words import Seconds
 
-# A tier's order of patterns stands above everything that room can add: 1/n of 2 for each place lost is
-# never made up by a share of 1, as long as a tier names two patterns.
+# What a tier's rules may change. Each stands above all that those below it can add together, for a tier that
+# names two patterns: a worker that has just refused; then one that would be late; then one that is slow; then
+# the tier's order of patterns (1/n of 2 for each place lost) over room and neighbours.
 WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
-    {"preferred_pattern": 2.0, "room": 1.0, "not_refused": 4.0}
+    {
+        "not_refused": 32.0,
+        "ttft": 16.0,
+        "tpot": 6.0,
+        "preferred_pattern": 2.0,
+        "room": 0.5,
+        "neighbours": 0.4,
+    }
 )
+
+_LATE: Final = 0.5
+"""The most that a prediction beyond its target scores; the later, the less."""
 
 
 @scorer("preferred_pattern")
@@ -31,3 +43,29 @@ def room(wish: Wish, pool: PoolView) -> Score:
 def not_refused(wish: Wish, pool: PoolView) -> Score:
     """Not the worker that has just refused this request, while another can take it."""
     return 0.0 if pool.name == wish.avoid else 1.0
+
+
+@scorer("ttft")
+def ttft(wish: Wish, pool: PoolView) -> Score:
+    """1 where the first token is predicted within its target; the later beyond it, the less. What nobody can
+    predict, or nothing was promised of, speaks neither for nor against a worker."""
+    return _against(wish.ttft_target, pool.ttft(wish))
+
+
+@scorer("tpot")
+def tpot(wish: Wish, pool: PoolView) -> Score:
+    """The same of the time per output token."""
+    return _against(wish.promise.tpot_p95, pool.tpot(wish))
+
+
+@scorer("neighbours")
+def neighbours(wish: Wish, pool: PoolView) -> Score:
+    """Its prompt is read between the tokens of whoever is there: the fewer of those are of a higher tier, the
+    better."""
+    return 1.0 - pool.share_above(wish.tier.priority)
+
+
+def _against(target: Seconds | None, predicted: Seconds | None) -> Score:
+    if target is None or predicted is None or predicted <= target:
+        return 1.0
+    return _LATE * target / predicted

@@ -1,0 +1,48 @@
+"""When a tier's promise of a first token can no longer be kept, and where a late request may go instead."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from diplex_core.fleet import Worker
+from diplex_core.placement.place import Choice, Placement
+from diplex_core.placement.rules import Wish
+from diplex_core.words import Rules, Seconds, Tier
+
+
+def late_by(wish: Wish, choice: Choice) -> Seconds | None:
+    """By how much the wish will miss its target wherever it goes now; `None`: it may still be kept.
+
+    A pool whose speed nobody knows may keep it. With no pool to go to it is late once it waited too long.
+    """
+    target = wish.ttft_target
+    if target is None:
+        return None
+    expected = wish.waited if choice.picked is None else choice.picked.ttft(wish)
+    return expected - target if expected is not None and expected > target else None
+
+
+def lowered(wish: Wish, rules: Rules, pools: Sequence[Worker], placement: Placement) -> Wish | None:
+    """The same wish in the tier that its own gives way to; `None`: there is none that could ever serve it.
+
+    That is the tier's `degrade_to`, or the one with the next lower priority that the tenant may use.
+    """
+    for tier in _below(wish.tier, rules):
+        if wish.tenant.tiers is not None and tier.name not in wish.tenant.tiers:
+            continue
+        lower = replace(
+            wish,
+            tier=tier,
+            max_tokens=min(wish.max_tokens, max(1, tier.max_output_tokens - wish.produced)),
+            degraded_from=wish.degraded_from or wish.tier.name,
+        )
+        if any(placement.can_ever(lower, pool) and not pool.gone(wish.now) for pool in pools):
+            return lower
+    return None
+
+
+def _below(tier: Tier, rules: Rules) -> Sequence[Tier]:
+    if tier.degrade_to:
+        named = rules.tiers.get(tier.degrade_to)
+        return [named] if named is not None else []
+    lower = [other for other in rules.tiers.values() if other.priority < tier.priority]
+    return sorted(lower, key=lambda other: -other.priority)

@@ -1,0 +1,91 @@
+"""What one more request would see on a worker: time to its first token, and time per token after it.
+
+An engine reads prompts first come, first served, a chunk of at most `budget` tokens in each iteration,
+beside a decode step of everything that runs. So the first token waits for three things: the prompts granted
+before it (the backlog), the step under way, and its own prompt, chunk by chunk. Every later token waits for
+one decode step, and for the chunks of prompts that come after: the share of the engine's time that reading
+takes is estimated from the prompt tokens that were granted of late.
+
+It is the same model that the simulated engine runs on, read forwards: for one request, in closed form.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from diplex_core.events import WorkerFacts
+from diplex_core.model.steps import StepTimes, step_times
+from diplex_core.words import Seconds, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a worker has on it when one more request comes.
+
+    Attributes:
+        sequences: that run or wait to be read, the new one not among them.
+        context: tokens that each of them holds, their mean.
+        backlog: seconds until the engine has read the prompts that were granted before.
+        intake: prompt tokens a second that were granted of late.
+    """
+
+    sequences: int
+    context: float
+    backlog: Seconds
+    intake: float
+
+
+class Forecast:
+    """Predictions for one worker, in real seconds.
+
+    Args:
+        times: the worker's step times.
+        budget: prompt tokens that one iteration reads at most; 0: as `times` says.
+        time_scale: simulated seconds that pass in a real one; 1.0 on real engines.
+    """
+
+    def __init__(self, times: StepTimes, *, budget: Tokens = 0, time_scale: float = 1.0) -> None:
+        self._times = times
+        self._budget = budget
+        self._scale = time_scale
+
+    def reading(self, prompt: Tokens, load: Load) -> Seconds:
+        """Time to read a prompt that is next, beside what runs."""
+        steps = ceil(prompt / self._chunk(load.sequences))
+        beside = self._times.decode_step(max(1, load.sequences), load.context or prompt)
+        return (self._times.prefill(prompt, behind=0) + steps * beside) / self._scale
+
+    def ttft(self, prompt: Tokens, load: Load) -> Seconds:
+        """Time from the grant to the first token."""
+        under_way = 0.5 * self._times.decode_step(load.sequences, load.context) / self._scale
+        return load.backlog + under_way + self.reading(prompt, load)
+
+    def tpot(self, prompt: Tokens, load: Load, choices: int = 1) -> Seconds:
+        """Mean time per output token after the first."""
+        batch = load.sequences + choices
+        context = (load.sequences * load.context + choices * prompt) / batch
+        step = self._times.decode_step(batch, context)
+        chunk = self._times.prefill(self._chunk(load.sequences), behind=0)
+        # Seconds of reading in a second of the engine's time; a full engine reads a chunk in every step.
+        busy = load.intake / self._scale * chunk / self._chunk(load.sequences)
+        beside = min(chunk, step * busy / (1.0 - busy)) if busy < 1.0 else chunk
+        return (step + beside) / self._times.tokens_per_step / self._scale
+
+    def _chunk(self, sequences: int) -> Tokens:
+        return self._budget or self._times.prefill_per_step(sequences + 1)
+
+
+def forecast_of(facts: WorkerFacts) -> Forecast | None:
+    """The predictions for a worker by what it says of itself; `None`: no figures are known of such a one."""
+    try:
+        times = step_times(
+            facts.pattern,
+            gpu=facts.gpu,
+            profile=facts.profile,
+            weights=facts.weights,
+            kv_cache=facts.kv_cache,
+            calibration=facts.calibration,
+            draft_tokens=facts.draft_tokens,
+        )
+    except ValueError:
+        return None
+    return Forecast(times, budget=facts.prefill_budget, time_scale=facts.time_scale)
