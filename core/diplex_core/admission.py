@@ -332,10 +332,12 @@ class Admission:
         if worker is not None and worker.ledger.reclaim(lease.claim):
             self._out.append(StopClaim(worker.name, lease.claim, reason, Refusal(Why.NEVER_STARTED, message)))
 
-    def _close(self, lease: Lease, turn: Turn) -> None:
-        if self.leases.close(lease, turn):
-            self.waiting.leave(lease.lease_id)
-            self._room = True  # it may have been the head that others waited behind
+    def _close(self, lease: Lease, turn: Turn) -> bool:
+        if not self.leases.close(lease, turn):
+            return False
+        self.waiting.leave(lease.lease_id)
+        self._room = True  # it may have been the head that others waited behind
+        return True
 
     def _free(self, worker: Worker, claim: Claim, now: Seconds) -> None:
         """The worker holds the claim no longer."""
@@ -480,9 +482,9 @@ class Admission:
             self.preempted += ended.reason is EndReason.PREEMPTED
             lease.turn(Turn.GAVE_WAY)
             return
-        if (served := _served(lease, worker, ended, now)) is not None:
+        served = _served(lease, worker, ended, now)
+        if self._close(lease, Turn.ENDED) and served is not None:  # else it was asked for again, and is not over
             self._out.append(served)
-        self._close(lease, Turn.ENDED)
 
     def _reconcile(self, worker: Worker, held: set[Claim], now: Seconds) -> None:
         """A full report lists every claim: one that the worker held and that is missing is over."""

@@ -14,6 +14,7 @@ from diplex_core.events import (
     Refused,
     Report,
     Reported,
+    Served,
     SessionEnded,
     StopClaim,
     Why,
@@ -58,6 +59,19 @@ def test_a_request_withdrawn_while_it_runs_is_not_kept_when_it_comes_to_nothing(
     assert desk.tell(Withdrawn(granted.key)) == []  # what runs is the worker's to end
     desk.end(granted, EndReason.REFUSED)
     assert (desk.admission.leases.all(), desk.free("a")) == ([], 100)
+
+
+def test_an_attempt_that_ends_after_its_client_asked_again_is_not_the_end_of_the_request(
+    new_desk: NewDesk, facts: Any
+) -> None:
+    desk = new_desk(facts("a", slots=1))
+    granted = desk.grant()
+    desk.start(granted)
+    ask_again(desk, granted.key, granted)  # its stream broke, and it waits for the slot that it still holds
+    decisions = desk.end(granted, EndReason.CANCELLED)
+    assert [type(decision) for decision in decisions] == [Granted]
+    (served,) = desk.end(decisions[0])
+    assert isinstance(served, Served)
 
 
 def test_what_a_request_would_hit_counts_against_the_whole_pool(new_desk: NewDesk, facts: Any) -> None:
