@@ -49,6 +49,7 @@ _EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
         **dict.fromkeys(("starlette", "uvicorn", "httptools"), "rest"),
         **dict.fromkeys(("uvloop", "grpc_health", "grpc_reflection", "grpc_channelz", "aiohttp"), "server"),
         "prometheus_client": "server",
+        "opentelemetry": "server",
         "xllamacpp": "llamacpp",
     }
 )

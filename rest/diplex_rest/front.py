@@ -1,4 +1,4 @@
-"""The outermost layer: each request gets an id and a span, each response tells the id, and both are counted."""
+"""The outermost layer: each request gets an id and a span, each response tells the id, both are counted."""
 
 import re
 import secrets

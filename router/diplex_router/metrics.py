@@ -51,8 +51,14 @@ class FleetCollector:
     def _queues_and_leases(self) -> Iterator[Metric]:
         admission = self._admission
         depth = GaugeMetricFamily("diplex_queue_depth", "Requests that wait", labels=["model", "tier"])
+        # Zero where nobody waits; tenants with packages of their own wait in queues of their own.
+        rules = admission.rules
+        waiting = dict.fromkeys(((model, tier) for model in sorted(rules.models) for tier in rules.tiers), 0)
         for queue in admission.waiting.queues():
-            depth.add_metric([queue.key.model, queue.key.tier], len(queue.places))
+            key = (queue.key.model, queue.key.tier)
+            waiting[key] = waiting.get(key, 0) + len(queue.places)
+        for key, requests in waiting.items():
+            depth.add_metric(key, requests)
         yield depth
         decided = CounterMetricFamily("diplex_admission", "Decisions on asks", labels=["decision", "reason"])
         for (decision, reason), count in admission.outcomes.items():

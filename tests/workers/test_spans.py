@@ -4,7 +4,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import StatusCode
+from opentelemetry.trace import SpanKind, StatusCode
 
 from diplex_core.words import EndReason
 from diplex_workers.spans import SpanWriter
@@ -29,6 +29,7 @@ def test_a_request_is_a_prefill_and_a_decode_under_its_clients_span(house, writt
     prefill, decode = written.get_finished_spans()
     assert [span.name for span in (prefill, decode)] == ["prefill", "decode"]
     for span in (prefill, decode):
+        assert span.kind is SpanKind.SERVER
         assert f"{span.parent.trace_id:032x}-{span.parent.span_id:016x}" == PARENT[3:52]
         assert span.attributes["diplex.package"] == "pkg0"
     assert prefill.end_time == decode.start_time
@@ -36,7 +37,9 @@ def test_a_request_is_a_prefill_and_a_decode_under_its_clients_span(house, writt
     assert decode.end_time - decode.start_time == pytest.approx(1.0e9, abs=10)
     assert prefill.attributes["diplex.ttft_ms"] == pytest.approx(500)
     assert decode.attributes["diplex.tpot_ms"] == pytest.approx(100)
+    assert decode.attributes["diplex.tokens_per_second"] == pytest.approx(10)
     assert decode.attributes["gen_ai.usage.output_tokens"] == 11
+    assert decode.attributes["gen_ai.response.finish_reasons"] == ("stop",)
     assert decode.status.status_code is StatusCode.UNSET
 
 
@@ -46,3 +49,5 @@ def test_a_request_that_never_had_a_token_has_one_span_with_its_error(house, wri
     (prefill,) = written.get_finished_spans()
     assert (prefill.name, prefill.status.status_code) == ("prefill", StatusCode.ERROR)
     assert "the grant holds 1 KV blocks, and the request needs 6" in prefill.status.description
+    assert prefill.attributes["error.type"] == "GRANT_TOO_SMALL"
+    assert "diplex.ttft_ms" not in prefill.attributes

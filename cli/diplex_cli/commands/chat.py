@@ -12,6 +12,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any, Final
 
+from diplex_cli import telemetry
+
 if TYPE_CHECKING:
     from diplex import AsyncClient, Reply
 
@@ -42,12 +44,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=os.environ.get("DIPLEX_API_KEY"),
         help="names the tenant (default: $DIPLEX_API_KEY)",
     )
+    telemetry.add_trace_file(parser)
     parser.add_argument("--json", action="store_true", help="print the whole answer as one line of JSON")
 
 
 def run(args: Namespace) -> int:
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
-    return asyncio.run(_ask(args, prompt))
+    with telemetry.exported(args, "diplex-client"):
+        return asyncio.run(_ask(args, prompt))
 
 
 async def _ask(args: Namespace, prompt: str) -> int:

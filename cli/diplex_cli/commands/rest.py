@@ -6,7 +6,7 @@ example:
 
 from argparse import ArgumentParser, Namespace
 
-from diplex_cli import process
+from diplex_cli import process, telemetry
 from diplex_cli.configured import add_config, configured
 
 
@@ -15,6 +15,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--host", help="address to listen on (default: the configuration's)")
     parser.add_argument("--rest-port", type=int, metavar="N", help="HTTP port; 0 for any free one")
     parser.add_argument("--router", metavar="HOST:PORT", help="its router (default: the configuration's)")
+    telemetry.add_trace_file(parser)
     process.add_log_level(parser)
 
 
@@ -30,4 +31,5 @@ def run(args: Namespace) -> int:
         router=args.router or at.router,
         drain=process.DRAIN_WITHIN,
     )
-    return process.serve(lambda stop: server.run(settings, stop=stop))
+    with telemetry.exported(args, "diplex-rest"):
+        return process.serve(lambda stop: server.run(settings, stop=stop))

@@ -13,7 +13,7 @@ example:
 import os
 from argparse import ArgumentParser, Namespace
 
-from diplex_cli import process
+from diplex_cli import process, telemetry
 from diplex_cli.configured import GRANTS_KEY, add_config, grants_key, remark
 from diplex_cli.failures import UsageError
 from diplex_cli.reloading import Reloading
@@ -28,6 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--without", metavar="NAME", action="append", default=[], help="a worker of the file to leave out"
     )
+    telemetry.add_trace_file(parser)
     process.add_log_level(parser)
 
 
@@ -69,8 +70,9 @@ def run(args: Namespace) -> int:
         ),
         keys=Keys.of(key),
     )
-    return process.serve(
-        lambda stop: server.run(
-            settings, stop=stop, new_rules=reloading.rules() if reloading.watched else None
+    with telemetry.exported(args, "diplex-router", at.name):
+        return process.serve(
+            lambda stop: server.run(
+                settings, stop=stop, new_rules=reloading.rules() if reloading.watched else None
+            )
         )
-    )

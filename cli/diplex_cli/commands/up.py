@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from diplex_cli import process, reader
+from diplex_cli import process, reader, telemetry
 from diplex_cli.announcement import Arrived
 from diplex_cli.arrival import arrived
 from diplex_cli.configured import GRANTS_KEY, add_config, grants_key, remark
@@ -47,10 +47,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print one line of JSON when ready, instead of the table"
     )
+    telemetry.add_trace_file(parser)
     process.add_log_level(parser)
 
 
 def run(args: Namespace) -> int:
+    telemetry.check(args)
     source = reader.read(args.config)
     deployment = planned(args, source, os.environ)
     remark(source, deployment.config)
@@ -71,6 +73,8 @@ def run(args: Namespace) -> int:
 def _parts(args: Namespace, deployment: Deployment, files: Sequence[str]) -> list[Part]:
     """All children. Workers come first: they take longest to load, and end last."""
     common = [word for name in files for word in ("--config", name)] + ["--log-level", args.log_level]
+    if args.trace_file:
+        common += ["--trace-file", str(Path(args.trace_file).absolute())]
     without = [word for name in deployment.left_out for word in ("--without", name)]
     parts = [Part(one.name, ("worker", one.name, *common)) for one in deployment.workers]
     parts.append(Part("router", ("router", *common, *without), stage=1))

@@ -10,7 +10,7 @@ example:
 import logging
 from argparse import ArgumentParser, Namespace
 
-from diplex_cli import process
+from diplex_cli import process, telemetry
 from diplex_cli.configured import GRANTS_KEY, add_config, configured, grants_key
 from diplex_cli.failures import UsageError
 from diplex_core.config import Config, WorkerConfig, cannot_run
@@ -28,6 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--metrics-port", type=int, metavar="N", help="port of /metrics (default: gRPC port + 100)"
     )
+    telemetry.add_trace_file(parser)
     process.add_log_level(parser)
 
 
@@ -64,7 +65,8 @@ def run(args: Namespace) -> int:
         drain=process.DRAIN_WITHIN,
     )
     engine = engine_for(worker)
-    return process.serve(lambda stop: server.run(settings, engine, stop=stop))
+    with telemetry.exported(args, "diplex-worker", worker.name):
+        return process.serve(lambda stop: server.run(settings, engine, stop=stop))
 
 
 def _metrics_port(port: int) -> int:

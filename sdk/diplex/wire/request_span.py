@@ -147,16 +147,12 @@ class TracedConsumer:
 
     def _write_down(self, done: pb.Done) -> None:
         span, usage = self._span, done.usage
-        span.set_attributes(
-            {
-                words.INPUT_TOKENS: usage.prompt_tokens,
-                words.CACHED_TOKENS: usage.cached_tokens,
-                words.OUTPUT_TOKENS: usage.completion_tokens,
-                words.FINISH_REASONS: [
-                    _ENDS.get(reason, "unknown") for reason in done.choice_reasons or [done.reason]
-                ],
-            }
-        )
+        reasons = [_ENDS.get(reason, "unknown") for reason in done.choice_reasons or [done.reason]]
+        span.set_attribute(words.FINISH_REASONS, reasons)
+        if done.HasField("usage"):
+            span.set_attribute(words.INPUT_TOKENS, usage.prompt_tokens)
+            span.set_attribute(words.CACHED_TOKENS, usage.cached_tokens)
+            span.set_attribute(words.OUTPUT_TOKENS, usage.completion_tokens)
         later = usage.completion_tokens / self._choices - 1
         if self._first is not None and later > 0:
             took = time.perf_counter() - self._first
