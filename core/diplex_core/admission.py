@@ -6,7 +6,7 @@ It calls no clock: `now` is seconds on any clock that never goes back.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import assert_never
 
@@ -49,8 +49,8 @@ from diplex_core.placement.rules import Wish, need_on
 from diplex_core.prospects import Drain, hopeless
 from diplex_core.register import Register
 from diplex_core.waiting import Place, QueueKey, WaitingRoom
-from diplex_core.wishes import wish_of
-from diplex_core.words import Blocks, Claim, EndReason, Rules, Seconds, WhenLate
+from diplex_core.wishes import wish_again, wish_of
+from diplex_core.words import Blocks, Claim, EndReason, Rules, Seconds, Tier, WhenLate
 
 START_WITHIN: Seconds = 5.0
 """A grant is void if the worker does not see its start within this (design §5.8)."""
@@ -147,11 +147,18 @@ class Admission:
         outcome, reason = _outcome(picked, refusal)
         return Explanation(ask.request_id, now, outcome, wish, picked, reason, words)
 
+    def weights_of(self, tier: Tier) -> Mapping[str, float]:
+        """What each scorer counts for a request of this tier."""
+        return self._placement.weights_of(tier)
+
     # Asks.
 
     def _asked(self, key: AskKey, ask: Ask, now: Seconds) -> None:
-        wish = wish_of(ask, self.rules)
         lease = self.leases.get(ask.again.claim.lease_id) if ask.again else None
+        if lease is not None and lease.ask is not None and lease.wish is not None:
+            wish = wish_again(ask, lease.ask, lease.wish, self.rules)
+        else:
+            wish = wish_of(ask, self.rules)
         if isinstance(wish, Refusal):
             self._refuse(key, lease, wish, now)
             return
@@ -483,7 +490,9 @@ class Admission:
             lease.turn(Turn.GAVE_WAY)
             return
         served = _served(lease, worker, ended, now)
-        if self._close(lease, Turn.ENDED) and served is not None:  # else it was asked for again, and is not over
+        if (
+            self._close(lease, Turn.ENDED) and served is not None
+        ):  # else it was asked for again, and is not over
             self._out.append(served)
 
     def _reconcile(self, worker: Worker, held: set[Claim], now: Seconds) -> None:

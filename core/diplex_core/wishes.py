@@ -1,6 +1,7 @@
 """What an ask means under the rules in force: tenant, tier, cap and count, or why they do not know it."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from diplex_core.events import Ask, Refusal, Why
 from diplex_core.placement.rules import Wish
@@ -22,14 +23,23 @@ def wish_of(ask: Ask, rules: Rules) -> Wish | Refusal:
         allowed = ", ".join(sorted(tenant.tiers))
         message = f"tenant {tenant.name} may use tiers {allowed}, not {tier.name}"
         return Refusal(Why.TIER_NOT_ALLOWED, message)
-    if ask.choices < 1 or ask.prompt_tokens < 1:
-        message = f"needs at least one prompt token and one choice, got {ask.prompt_tokens} and {ask.choices}"
-        return Refusal(Why.REQUEST_INVALID, message)
     return _counted(ask, model, tier, tenant)
 
 
-def _counted(ask: Ask, model: str, tier: Tier, tenant: Tenant) -> Wish:
+def wish_again(ask: Ask, first: Ask, wish: Wish, rules: Rules) -> Wish | Refusal:
+    """The wish of a request that is asked for once more: under the rules that it was first asked under, as
+    long as it names the same model, tier and key."""
+    if (ask.model, ask.tier, ask.api_key) != (first.model, first.tier, first.api_key):
+        return wish_of(ask, rules)
+    counted = _counted(ask, wish.model, wish.tier, wish.tenant)
+    return counted if isinstance(counted, Refusal) else replace(counted, degraded_from=wish.degraded_from)
+
+
+def _counted(ask: Ask, model: str, tier: Tier, tenant: Tenant) -> Wish | Refusal:
     """What an earlier attempt produced counts as prompt, and no longer as output."""
+    if ask.choices < 1 or ask.prompt_tokens < 1:
+        message = f"needs at least one prompt token and one choice, got {ask.prompt_tokens} and {ask.choices}"
+        return Refusal(Why.REQUEST_INVALID, message)
     produced = ask.again.produced_tokens if ask.again else 0
     cap = min(ask.max_tokens or tier.max_output_tokens, tier.max_output_tokens)
     return Wish(
