@@ -18,8 +18,8 @@ from diplex.wire.frames import WorkerStreams
 from diplex.wire.request import RequestLife, Wanted
 from diplex.wire.request_span import traced
 from diplex.wire.status import Problem
-from diplex_core.events import Ask
 from diplex_router.driver import Driver
+from diplex_router.explaining import explain
 from diplex_router.metrics import Metrics
 from diplex_router.proxy import LocalDesk, Proxied, folded
 from diplex_router.session import Answers, ClientSession, Context
@@ -154,27 +154,13 @@ class RouterService(router_pb2_grpc.RouterServicer):
     async def Explain(
         self, request: router_pb2.RouterExplainRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> router_pb2.RouterExplainResponse:
-        ask = Ask(
-            request_id="explain",
-            model=request.model,
-            tier=request.tier,
-            api_key=request.api_key or _key_in(context),
-            prompt_tokens=request.prompt_tokens or 1,
-            max_tokens=request.max_tokens,
-            choices=request.n or 1,
-        )
-        refusal, words, picked = self._driver.admission.explain(ask, self._driver.now())
-        return router_pb2.RouterExplainResponse(
-            outcome="granted" if picked else "refused" if refusal else "queued",
-            reason=refusal.message if refusal and not picked else "",
-            workers={
-                name: router_pb2.ExplainedWorker(
-                    filters=said.objections, scores=said.scores, total=said.total
-                )
-                for name, said in words.items()
-            },
-            picked=picked,
-        )
+        await self._ready.wait()
+        try:
+            return explain(
+                self._driver.admission, request, request.api_key or _key_in(context), self._driver.now()
+            )
+        except Problem as problem:
+            await problem.abort(context)
 
     async def GetMetrics(
         self, request: router_pb2.RouterGetMetricsRequest, context: grpc.aio.ServicerContext[Any, Any]
