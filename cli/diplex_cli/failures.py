@@ -43,6 +43,9 @@ _EXPECTED: Final[Mapping[tuple[str, str], int]] = MappingProxyType(
     }
 )
 
+# The option that needs it, where the command alone does not.
+_OPTIONS: Final[Mapping[str, str]] = MappingProxyType({"matplotlib": " --plot"})
+
 # What brings a missing package.
 _EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -51,6 +54,7 @@ _EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
         "prometheus_client": "server",
         "opentelemetry": "server",
         "xllamacpp": "llamacpp",
+        "matplotlib": "plot",
     }
 )
 
@@ -77,5 +81,5 @@ def _missing_extra(error: ImportError, command: str) -> Failure | None:
         return None
     # The shim's extra holds all that it needs.
     extra = "rest" if command == "rest" else extra
-    text = f"diplex {command} needs {package}. Mend: pip install 'diplex[{extra}]'"
+    text = f"diplex {command}{_OPTIONS.get(package, '')} needs {package}. Mend: pip install 'diplex[{extra}]'"
     return Failure(text, WRONG_USAGE)

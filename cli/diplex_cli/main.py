@@ -12,6 +12,7 @@ COMMANDS = {
     "rest": "run the REST shim alone",
     "chat": "ask one question and stream the answer",
     "explain": "say why a request went, or would go, where",
+    "replay": "replay a public trace against a running router, and report",
     "fetch": "bring the small model's weights into the user's cache",
     "config": "check a configuration file",
 }
