@@ -79,7 +79,7 @@ class Explanation:
 
     def text(self) -> str:
         """The request, what becomes of it, and a row for each worker."""
-        return "\n".join([self._request(), *_wrapped(self._outcome()), *self._table()])
+        return "\n".join([*_wrapped(self._request()), *_wrapped(self._outcome()), *self._table()])
 
     def _request(self) -> str:
         answer = self.answer
