@@ -20,6 +20,7 @@ from diplex_workers.account import Account
 from diplex_workers.clock import LoopClock
 from diplex_workers.desk import Desk
 from diplex_workers.engines.engine import Engine
+from diplex_workers.exhaustion import CallbacksToo, EndsWithoutMemory
 from diplex_workers.gate import Gate
 from diplex_workers.instruments import Instruments
 from diplex_workers.link import serve_link
@@ -56,19 +57,22 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
         stream = TokenStream()
         self._streams.add(stream)
         try:
-            await serve_session(self._reception, stream, request_iterator, context)
+            with EndsWithoutMemory():
+                await serve_session(self._reception, stream, request_iterator, context)
         finally:
             self._streams.discard(stream)
 
     async def Generate(  # type: ignore[override]
         self, request: worker_pb2.WorkerGenerateRequest, context: Context
     ) -> None:
-        await serve_generate(self._reception, TokenStream(), request, context)
+        with EndsWithoutMemory():
+            await serve_generate(self._reception, TokenStream(), request, context)
 
     async def Link(  # type: ignore[override]
         self, request_iterator: AsyncIterator[worker_pb2.WorkerLinkRequest], context: Context
     ) -> None:
-        await serve_link(self._reception.desk, request_iterator, context)
+        with EndsWithoutMemory():
+            await serve_link(self._reception.desk, request_iterator, context)
 
     async def GetInfo(
         self, request: worker_pb2.WorkerGetInfoRequest, context: Context
@@ -119,8 +123,9 @@ async def run(
             asyncio.create_task(_tell_health(account, health), name="health"),
         ]
         try:
-            await until_stopped(stop, tasks)
-            await _drain(desk, service)
+            with CallbacksToo(asyncio.get_running_loop()), EndsWithoutMemory():
+                await until_stopped(stop, tasks)
+                await _drain(desk, service)
         finally:
             service.close()
             account.close_links()
