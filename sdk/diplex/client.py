@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 import weakref
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from types import TracebackType
 from typing import Final, Self, TypeVar, Unpack
 
@@ -171,6 +171,22 @@ class AsyncClient:
         """Every worker with the ledger's account of its pool, the queues and the leases."""
         request = router_pb2.RouterGetFleetRequest()
         return (await self._asked(self._stub.GetFleet(request, timeout=_ANSWER_WITHIN))).fleet
+
+    async def watch_fleet(self, every: float = 1.0) -> AsyncIterator[router_pb2.Fleet]:
+        """The same now, and again whenever so many seconds have passed (the router: 0.1 at least).
+
+        Raises:
+            Unavailable: the router has gone.
+        """
+        request = router_pb2.RouterWatchFleetRequest(interval_ms=round(every * 1000))
+        call = self._stub.WatchFleet(request)
+        try:
+            async for answer in call:
+                yield answer.fleet
+        except grpc.aio.AioRpcError as error:
+            raise self._error_of(error) from None
+        finally:
+            call.cancel()
 
     async def metrics(self) -> str:
         """The router's metrics in Prometheus' text form."""

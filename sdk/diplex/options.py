@@ -16,6 +16,7 @@ class Options(TypedDict, total=False):
     """Keywords of `generate` and `stream`. Exactly one of prompt, messages and prompt_ids is needed.
 
     messages, tools, response_format: as in OpenAI's API, as Python values or as JSON bytes.
+    prompt_ids: token ids; a `TokenIds` message spares a long prompt the way through Python's integers.
     model, tier: "" is the router's default.
     max_tokens: for each choice; absent or above the tier's cap: that cap.
     n: choices.
@@ -26,7 +27,7 @@ class Options(TypedDict, total=False):
     """
 
     messages: Sequence[Mapping[str, Json]] | bytes | None
-    prompt_ids: Sequence[int] | None
+    prompt_ids: Sequence[int] | pb.TokenIds | None
     tools: Sequence[Mapping[str, Json]] | bytes | None
     model: str
     tier: str
@@ -90,6 +91,8 @@ def prompt_of(prompt: str | None, options: Options) -> pb.Prompt:
     if messages is not None:
         tools = options.get("tools")
         return pb.Prompt(chat=pb.Chat(messages=_json(messages), tools=_json(tools) if tools else b""))
+    if isinstance(ids, pb.TokenIds):
+        return pb.Prompt(ids=ids)
     try:
         return pb.Prompt(ids=pb.TokenIds(ids=ids))
     except (TypeError, ValueError) as error:

@@ -172,8 +172,13 @@ class ScriptedRouter(Scripted, router_pb2_grpc.RouterServicer):
             context
         )
 
+    async def WatchFleet(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        for uptime in (0, 1):
+            fleet = router_pb2.Fleet(router="r", uptime_s=uptime + request.interval_ms)
+            yield router_pb2.RouterWatchFleetResponse(fleet=fleet)
+        await Problem(grpc.StatusCode.UNAVAILABLE, "it ends here").abort(context)
+
     Generate = None  # type: ignore[assignment]
-    WatchFleet = None  # type: ignore[assignment]
 
 
 @dataclass

@@ -226,3 +226,11 @@ async def test_the_callers_trace_goes_to_router_and_worker(router, client, worke
     assert (ask.traceparent, ask.tracestate) == (PARENT, "vendor=value")
     await desk.grant(ask, worker)
     assert (await worker.plays()).start.traceparent == PARENT
+
+
+async def test_the_fleet_is_watched_as_often_as_asked_until_the_router_has_gone(client):
+    seen = []
+    with pytest.raises(diplex.Unavailable):
+        async for fleet in client.watch_fleet(0.25):
+            seen.append(fleet.uptime_s)
+    assert seen == [250, 251]

@@ -5,12 +5,14 @@ import json
 import pytest
 
 from diplex.options import check_names, counts_of, prompt_of, sampling_of
+from diplex.v1 import generation_pb2 as pb
 from diplex.wire.status import Problem
 
 
 def test_a_prompt_is_text_ids_or_a_chat_in_compact_json():
     assert prompt_of("hi", {}).text == "hi"
     assert list(prompt_of(None, {"prompt_ids": [1, 2]}).ids.ids) == [1, 2]
+    assert list(prompt_of(None, {"prompt_ids": pb.TokenIds(ids=[1, 2])}).ids.ids) == [1, 2]
     asked = prompt_of(None, {"messages": [{"role": "user", "content": "é"}], "tools": [{"type": "function"}]})
     assert asked.chat.messages == '[{"role":"user","content":"é"}]'.encode()
     assert asked.chat.tools == b'[{"type":"function"}]'
