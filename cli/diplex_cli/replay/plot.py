@@ -7,6 +7,7 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
 
 from diplex_cli.replay.session import Replayed
 from diplex_core.report import Outcome
@@ -28,6 +29,9 @@ def draw(done: Replayed, file: Path) -> None:
     _blocks(panels[1][0], done)
     _requests(panels[1][1], done)
     for panel in panels.flat:
+        for axis in (panel.xaxis, panel.yaxis):
+            if axis.get_scale() == "log":
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         panel.grid(**_GRID)
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
@@ -85,7 +89,9 @@ def _cumulative(panel: Axes, done: Replayed) -> None:
         waits = sorted(1000 * one.ttft for one in _completed(done, name) if one.ttft)
         if waits:
             shares = [100 * rank / arrived for rank in range(1, len(waits) + 1)]
-            panel.step(waits, shares, where="post", color=colour, label=name)
+            panel.step(
+                waits, shares, where="post", color=colour, label=f"{name} ({len(waits):,} of {arrived:,})"
+            )
     panel.axhline(95, color="#888888", linestyle=":", linewidth=1)
     panel.annotate("95 %", (0.005, 95), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
     panel.legend(fontsize=8, loc="lower right")
