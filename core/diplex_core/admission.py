@@ -490,9 +490,8 @@ class Admission:
             lease.turn(Turn.GAVE_WAY)
             return
         served = _served(lease, worker, ended, now)
-        if (
-            self._close(lease, Turn.ENDED) and served is not None
-        ):  # else it was asked for again, and is not over
+        # One that is not closed by this was asked for again, and is not over.
+        if self._close(lease, Turn.ENDED) and served is not None:
             self._out.append(served)
 
     def _reconcile(self, worker: Worker, held: set[Claim], now: Seconds) -> None:

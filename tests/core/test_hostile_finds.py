@@ -14,7 +14,6 @@ from diplex_core.events import (
     Refused,
     Report,
     Reported,
-    Served,
     SessionEnded,
     StopClaim,
     Why,
@@ -70,8 +69,9 @@ def test_an_attempt_that_ends_after_its_client_asked_again_is_not_the_end_of_the
     ask_again(desk, granted.key, granted)  # its stream broke, and it waits for the slot that it still holds
     decisions = desk.end(granted, EndReason.CANCELLED)
     assert [type(decision) for decision in decisions] == [Granted]
-    (served,) = desk.end(decisions[0])
-    assert isinstance(served, Served)
+    assert desk.served == []
+    desk.end(decisions[0])
+    assert [served.claim for served in desk.served] == [decisions[0].claim]
 
 
 def test_what_a_request_would_hit_counts_against_the_whole_pool(new_desk: NewDesk, facts: Any) -> None:
