@@ -11,29 +11,35 @@ import os
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from diplex_cli.failures import UsageError
 from diplex_cli.process import leashed
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import SpanProcessor
-    from opentelemetry.sdk.trace.export import SpanExporter
 
 log = logging.getLogger(__name__)
 
-FLUSH_WITHIN: Final = 2.0
-"""Seconds that a process waits at its end for a collector to take what is left."""
+FLUSH_WITHIN: Final = 1.0
+"""Seconds that a process waits at its end for collectors to take what is left. `up` drains three stages of
+processes within ten, one after the other."""
 _FILE_EVERY: Final = 500.0
 """Milliseconds between two looks for spans to append."""
 _QUIET_FOR: Final = 60.0
 """Seconds between two lines about a collector that does not answer."""
+
+
+class Road(NamedTuple):
+    """One way out: how to send what is left on it and end it, and how to end it at once."""
+
+    flush: Callable[[], None]
+    abandon: Callable[[], None]
 
 
 def add_trace_file(parser: ArgumentParser) -> None:
@@ -78,40 +84,42 @@ def exported(args: Namespace, service: str, instance: str = "") -> Iterator[None
     if not (spans or metrics or args.trace_file):
         yield
         return
-    with _quiet(), ExitStack() as ends:
-        resource = _resource(service, instance)
+    roads: list[Road] = []
+    resource = _resource(service, instance)
+    with _quiet():
         if spans or args.trace_file:
-            _export_spans(resource, ends, otlp=spans, file=args.trace_file)
+            roads += _spans_to(resource, otlp=spans, file=args.trace_file)
         if metrics:
-            _export_metrics(resource, ends)
-        yield
+            roads.append(_metrics_to(resource))
+        try:
+            yield
+        finally:
+            _end(roads)
 
 
-def _export_spans(resource: "Resource", ends: ExitStack, *, otlp: bool, file: str | None) -> None:
+def _spans_to(resource: "Resource", *, otlp: bool, file: str | None) -> Iterator[Road]:
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
 
-    def add(processor: "SpanProcessor", exporter: "SpanExporter") -> None:
-        provider.add_span_processor(processor)
-        ends.callback(_end, processor.shutdown, exporter.shutdown)
-
     if otlp:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
         collector = OTLPSpanExporter()
-        add(BatchSpanProcessor(collector), collector)
+        provider.add_span_processor(batches := BatchSpanProcessor(collector))
+        yield Road(batches.shutdown, collector.shutdown)
     if file:
         from diplex_cli.trace_file import TraceFile
 
         lines = TraceFile(file)
-        add(BatchSpanProcessor(lines, schedule_delay_millis=_FILE_EVERY), lines)
+        provider.add_span_processor(batches := BatchSpanProcessor(lines, schedule_delay_millis=_FILE_EVERY))
+        yield Road(batches.shutdown, lines.shutdown)
     trace.set_tracer_provider(provider)
 
 
-def _export_metrics(resource: "Resource", ends: ExitStack) -> None:
+def _metrics_to(resource: "Resource") -> Road:
     from opentelemetry import metrics
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
     from opentelemetry.sdk.metrics import MeterProvider
@@ -120,8 +128,8 @@ def _export_metrics(resource: "Resource", ends: ExitStack) -> None:
     collector = OTLPMetricExporter()
     reader = PeriodicExportingMetricReader(collector)
     provider = MeterProvider([reader], resource, shutdown_on_exit=False)
-    ends.callback(_end, provider.shutdown, collector.shutdown)
     metrics.set_meter_provider(provider)
+    return Road(provider.shutdown, collector.shutdown)
 
 
 def _otlp(signal: str, environment: Mapping[str, str]) -> tuple[bool, str]:
@@ -162,13 +170,16 @@ def _resource(service: str, instance: str) -> "Resource":
     return Resource.create({**own, **OTELResourceDetector().detect().attributes})
 
 
-def _end(flush: Callable[[], None], abandon: Callable[[], None]) -> None:
-    """Let a collector take what is left, for as long as a process may take to end."""
-    flushing = Thread(target=flush, name="last spans", daemon=True)
-    flushing.start()
-    flushing.join(FLUSH_WITHIN)
-    if flushing.is_alive():
-        abandon()
+def _end(roads: Sequence[Road]) -> None:
+    """Let collectors take what is left, all at once, for as long as a process may take to end."""
+    deadline = time.monotonic() + FLUSH_WITHIN
+    flushing = [(Thread(target=road.flush, name="flush", daemon=True), road) for road in roads]
+    for thread, _ in flushing:
+        thread.start()
+    for thread, road in flushing:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        if thread.is_alive():
+            road.abandon()
 
 
 @contextmanager
