@@ -142,6 +142,8 @@ def _key_in(file: Path, tenant: str) -> str | Fault:
     except OSError as error:
         mend = f"chmod u+r {file}" if isinstance(error, PermissionError) else write_it
         return Fault(path, f"{file}: {error.strerror}", mend)
+    except ValueError as error:  # a path that no file can have
+        return Fault(path, f"{str(file)!r}: {error}", "api_key_file: keys/acme")
     if not key.strip():
         return Fault(path, f"{file} is empty", write_it)
     if key != key.strip() or len(key.splitlines()) > 1:

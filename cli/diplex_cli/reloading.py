@@ -129,6 +129,6 @@ def _stamps(files: Iterable[Path]) -> dict[Path, _Stamp]:
 def _stamp(file: Path) -> _Stamp:
     try:
         found = file.stat()
-    except OSError:
+    except (OSError, ValueError):  # the latter for a path that no file can have
         return None
     return found.st_mtime_ns, found.st_size, found.st_dev, found.st_ino

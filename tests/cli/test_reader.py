@@ -1,5 +1,7 @@
 """Files become one tree, and every fault finds its line."""
 
+from contextlib import suppress
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,21 @@ def test_what_is_no_configuration_file_is_told_with_its_line(tmp_path: Path, tex
         reader.read([file])
     assert str(caught.value).startswith(told.format(file=file))
     assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_a_file_that_is_cut_off_anywhere_is_a_configuration_or_a_fault_and_nothing_else(tmp_path: Path):
+    """A router that runs reads files that somebody is writing: it must never end of it."""
+    whole = files("diplex_core.config").joinpath("default.yaml").read_bytes()
+    cuts = {len(b"".join(whole.splitlines(True)[:line])) for line in range(60)} | set(
+        range(0, len(whole), 41)
+    )
+    file, right = tmp_path / "a.yaml", 0
+    for cut in cuts:
+        file.write_bytes(whole[:cut])
+        with suppress(reader.FileFault, ConfigErrors):
+            reader.read([str(file)]).config()
+            right += 1
+    assert 0 < right < len(cuts)
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path):

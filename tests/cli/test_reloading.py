@@ -175,6 +175,16 @@ def test_a_new_tenants_key_comes_from_its_file_and_a_new_key_in_it_is_a_change(s
     assert rules.tenant_of("poppy") is not None
 
 
+def test_a_path_that_no_file_can_have_is_told(simulated: Path, said: Said):
+    reloading = Reloading([str(simulated)], {})
+    appended(simulated, 'tenants: {acme: {api_key_file: "a\\0b"}}\n')
+    assert settled(reloading) is None
+    (line,) = said()
+    assert "tenants.acme.api_key_file: " in line
+    assert "embedded null byte" in line
+    assert settled(reloading) is None
+
+
 def test_a_tenant_of_a_variable_keeps_the_key_that_the_process_started_with(simulated: Path):
     appended(simulated, "tenants: {acme: {api_key_env: ACME_KEY}}\n")
     reloading = Reloading([str(simulated)], {"ACME_KEY": "sesame"})
