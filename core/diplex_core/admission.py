@@ -38,7 +38,7 @@ from diplex_core.events import (
     WorkerFacts,
 )
 from diplex_core.fleet import GIVEN_UP_AFTER, Worker
-from diplex_core.guests import Guests
+from diplex_core.guests import Guest, Guests
 from diplex_core.lateness import late_by, lowered
 from diplex_core.lease import ON_SESSION, Lease, State, Turn
 from diplex_core.ledger import OverCommitted, PoolLedger
@@ -267,8 +267,7 @@ class Admission:
         ttft, tpot = worker.ttft(wish), worker.tpot(wish)
         lease.attempt += 1
         worker.ledger.charge(lease.claim, need.blocks, need.slots, need.hits, wish.prompt)
-        due = None if ttft is None else now + ttft - wish.waited
-        worker.guests.came(lease.claim, wish.tier.priority, wish.prompt, due, now)
+        worker.receive(lease.claim, wish, need.max_tokens)
         lease.worker = worker.name
         lease.queued = now - lease.arrived
         if lease.predicted_ttft is None:
@@ -474,7 +473,8 @@ class Admission:
         to_read = 0 if held.prefilled else held.prompt_tokens
         worker.ledger.adopt(held.claim, held.blocks, held.slots, to_read)
         tier = self.rules.tiers.get(held.tier)
-        worker.guests.came(held.claim, tier.priority if tier else 0, to_read, None, now)
+        guest = Guest(tier.priority if tier else 0)
+        worker.guests.came(held.claim, guest, prompt=to_read, reading=None, now=now)
 
     def _ended(self, worker: Worker, ended: EndedClaim, now: Seconds) -> None:
         self._free(worker, ended.claim, now)

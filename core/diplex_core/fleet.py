@@ -4,14 +4,17 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from diplex_core.events import Report, WorkerFacts
-from diplex_core.guests import Guests
+from diplex_core.guests import Guest, Guests
 from diplex_core.ledger import PoolLedger
 from diplex_core.model.forecast import Forecast, Load
 from diplex_core.placement.rules import Wish
-from diplex_core.words import Seconds
+from diplex_core.words import Claim, Seconds, Tokens
 
 GIVEN_UP_AFTER: Seconds = 3.0
 """A worker without a link for this long is given up: its claims are freed, its leases closed."""
+
+_LIKELY_OUTPUT: Tokens = 128
+"""An answer's length is not known before it ends; it is taken to be no longer than this."""
 
 
 @dataclass(slots=True)
@@ -70,20 +73,38 @@ class Worker:
         """Time per output token after the first; `None`: nobody knows."""
         return self._prediction(wish)[2]
 
-    def share_above(self, priority: int) -> float:
-        return self.guests.share_above(priority)
+    def harmed(self, wish: Wish, priority: int) -> int:
+        """Resident streams of this priority or a higher one whose promised time per output token reading the
+        wish's prompt would break, as far as anybody knows."""
+        if self.forecast is None:
+            return 0
+        reading = self.forecast.disturbance(wish.prompt, self.load(wish.now))
+        return self.guests.harmed(reading, priority, wish.now)
+
+    def receive(self, claim: Claim, wish: Wish, max_tokens: Tokens) -> None:
+        """A wish was granted here: it is a guest from now on, and others depend on it."""
+        promised, guest = wish.promise.tpot_p95, Guest(wish.tier.priority)
+        reading = None
+        ttft = self.ttft(wish)
+        if self.forecast is not None and ttft is not None:
+            load = self.load(wish.now)
+            reading = self.forecast.disturbance(wish.prompt, load)
+            each = self.forecast.undisturbed_tpot(wish.prompt, load, wish.choices)
+            later = min(max_tokens, _LIKELY_OUTPUT) - 1
+            guest.due = wish.now + ttft - wish.waited
+            guest.ends = guest.due + later * each
+            if promised is not None:
+                guest.promised, guest.allowance = promised, (promised - each) * later
+        self.guests.came(claim, guest, prompt=wish.prompt, reading=reading, now=wish.now)
 
     def load(self, now: Seconds) -> Load:
         """What is on it now. Where claims will not grow, they are counted at their full size."""
         blocks, slots, prefill = self.ledger.axes
         sequences = slots.own + slots.stray + slots.foreign
         tokens = (blocks.own - blocks.guard + blocks.stray + blocks.foreign) * self.facts.block_tokens
-        load = Load(
-            sequences,
-            tokens / sequences if sequences else 0.0,
-            self.guests.backlog(now),
-            self.guests.intake(now),
-        )
+        guests = self.guests
+        context = tokens / sequences if sequences else 0.0
+        load = Load(sequences, guests.unread, context, guests.backlog(now), guests.intake(now))
         if self.forecast is None or not prefill.foreign:
             return load
         # Nobody tells in which order it will be read: all of it first, at the worst.

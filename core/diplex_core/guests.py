@@ -1,13 +1,17 @@
-"""Who is on a worker, and for how long it will be reading prompts: what predictions start from.
+"""Who is on a worker, for how long it will be reading prompts, and what its streams can bear of that.
 
 The engine reads prompts in the order in which they came, so each has a moment at which its first token is
 due, and the last of them is when the engine will have read everything: the backlog. When a first token comes
 early or late, everything behind it is as much early or late, and its moment moves along.
+
+A stream is slowed by every prompt that is read while it runs: those that came after it, and no others. What
+its tier promised of the time per output token leaves it an allowance: so many seconds of other prompts'
+reading may fall between its tokens before the promise is broken.
 """
 
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import exp
+from math import exp, inf
 from typing import Final
 
 from diplex_core.words import Claim, Seconds, Tokens
@@ -17,32 +21,62 @@ _MEMORY: Final[Seconds] = 2.0
 
 
 @dataclass(slots=True)
-class _Guest:
+class Guest:
+    """One request on a worker, as far as others depend on it.
+
+    Attributes:
+        priority: its tier's.
+        due: when its first token is expected; `None`: it is out, or nobody can tell.
+        ends: when its last token is expected, at the latest; infinite where nobody can tell.
+        promised: time per output token; infinite where nothing was promised.
+        allowance: seconds of other prompts' reading that may still fall between its tokens.
+    """
+
     priority: int
-    due: Seconds | None  # when its first token is expected; `None`: it is out, or nobody can tell
+    due: Seconds | None = None
+    ends: Seconds = inf
+    promised: Seconds = inf
+    allowance: Seconds = inf
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What reading one more prompt means for the streams beside it.
+
+    Attributes:
+        seconds: that the engine spends on it, in all.
+        step: a stream's time per token meanwhile.
+    """
+
+    seconds: Seconds
+    step: Seconds
 
 
 class Guests:
     """The requests that one worker was granted and has not ended."""
 
     def __init__(self) -> None:
-        self._guests: dict[Claim, _Guest] = {}
-        self._by_priority: Counter[int] = Counter()
+        self._guests: dict[Claim, Guest] = {}
         self._unread: set[Claim] = set()
         self._rate = 0.0
         self._rate_at: Seconds = 0.0
 
-    def came(self, claim: Claim, priority: int, prompt: Tokens, due: Seconds | None, now: Seconds) -> None:
+    def came(
+        self, claim: Claim, guest: Guest, *, prompt: Tokens, reading: Reading | None, now: Seconds
+    ) -> None:
         """A request was granted, or found running.
 
         Args:
             prompt: tokens that are still to be read for it.
-            due: when its first token is expected; `None`: nobody can tell.
+            reading: what that means for the others; `None`: nobody can tell.
         """
         self.left(claim)
-        self._guests[claim] = _Guest(priority, due)
-        self._by_priority[priority] += 1
-        if due is not None:
+        if reading is not None:
+            for other in self._slowed(reading, now):
+                other.allowance -= reading.seconds
+                other.ends += reading.seconds
+        self._guests[claim] = guest
+        if guest.due is not None:
             self._unread.add(claim)
         self._rate = self.intake(now) + prompt / _MEMORY
         self._rate_at = now
@@ -54,18 +88,23 @@ class Guests:
             return
         late = now - guest.due
         guest.due = None
+        guest.ends += late
         self._unread.discard(claim)
         for other in self._unread:
             behind = self._guests[other]
             if behind.due is not None:
                 behind.due += late
+                behind.ends += late
 
     def left(self, claim: Claim) -> None:
         """It is over. Leaving twice does nothing."""
-        guest = self._guests.pop(claim, None)
-        if guest is not None:
-            self._unread.discard(claim)
-            self._by_priority[guest.priority] -= 1
+        self._guests.pop(claim, None)
+        self._unread.discard(claim)
+
+    @property
+    def unread(self) -> int:
+        """Guests whose first token is still due."""
+        return len(self._unread)
 
     def backlog(self, now: Seconds) -> Seconds:
         """Time until everything that was granted is read."""
@@ -76,7 +115,17 @@ class Guests:
         """Prompt tokens a second that were granted of late."""
         return self._rate * exp((self._rate_at - now) / _MEMORY)
 
-    def share_above(self, priority: int) -> float:
-        """The share of the guests that have a higher priority; 0 where there are none."""
-        above = sum(count for other, count in self._by_priority.items() if other > priority)
-        return above / len(self._guests) if self._guests else 0.0
+    def harmed(self, reading: Reading, priority: int, now: Seconds) -> int:
+        """Guests of this priority or a higher one whose promise one more prompt's reading would break."""
+        return sum(
+            1
+            for guest in self._slowed(reading, now)
+            if guest.priority >= priority and 0 <= guest.allowance < reading.seconds
+        )
+
+    def _slowed(self, reading: Reading, now: Seconds) -> Iterator[Guest]:
+        """Those that will still run when a prompt that comes now is read, and were promised a faster step."""
+        start = now + self.backlog(now)
+        for guest in self._guests.values():
+            if guest.promised < reading.step and guest.ends > start:
+                yield guest

@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from diplex_core.fleet import Worker
 from diplex_core.placement.place import Choice, Placement
 from diplex_core.placement.rules import Wish
 from diplex_core.words import Rules, Seconds, Tier
+
+_CLEARLY: Final = 1.5
+"""A prediction may be off by some tens of percent, and a promise at the 95th percentile forgives one request
+in twenty: only what is predicted this many times its target is late for certain."""
 
 
 def late_by(wish: Wish, choice: Choice) -> Seconds | None:
@@ -18,7 +23,7 @@ def late_by(wish: Wish, choice: Choice) -> Seconds | None:
     if target is None:
         return None
     expected = wish.waited if choice.picked is None else choice.picked.ttft(wish)
-    return expected - target if expected is not None and expected > target else None
+    return expected - target if expected is not None and expected > _CLEARLY * target else None
 
 
 def lowered(wish: Wish, rules: Rules, pools: Sequence[Worker], placement: Placement) -> Wish | None:

@@ -98,9 +98,17 @@ class Tier:
     when_late: WhenLate = WhenLate.WAIT
     degrade_to: str = ""  # "": the next tier below that may serve it
     deadline: Seconds | None = None
-    filters: tuple[str, ...] = ()  # placement rules beside those that always hold
+    filters: tuple[str, ...] | None = None  # placement rules beside those that always hold
     scorers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))  # weights that differ
     promises_by_model: Mapping[str, Promise] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def own_filters(self) -> tuple[str, ...]:
+        """The filters that are asked for this tier alone. One that promises no first token lets its prompts
+        wait a moment rather than slow another tier's streams, unless it says otherwise."""
+        if self.filters is not None:
+            return self.filters
+        return () if self.promise.ttft_p95 is not None else ("spares_streams",)
 
     def promise_for(self, model: str) -> Promise:
         return self.promises_by_model.get(model, self.promise)

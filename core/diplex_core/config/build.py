@@ -177,7 +177,12 @@ def _tier(name: str, tier: Tree) -> Tier:
         max_queue=_seconds(tier["max_queue_ms"]),
         max_queue_requests=tier["max_queue_requests"],
         when_late=WhenLate(tier["when_late"]),
+        degrade_to=tier["degrade_to"] or "",
         deadline=tier["deadline_s"],
+        filters=None if tier["filters"] is None else tuple(tier["filters"]),
+        scorers=MappingProxyType(
+            {name: weight for name, weight in (tier["scorers"] or {}).items() if weight is not None}
+        ),
         promises_by_model=MappingProxyType(
             {model: _promise(promise) for model, promise in (tier["models"] or {}).items()}
         ),

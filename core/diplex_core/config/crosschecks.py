@@ -22,6 +22,9 @@ def crosschecks(tree: Tree) -> Iterator[Fault]:
     yield from _default(tree, "default_tier", "tiers")
     for name in RESERVED_TIERS & _named(tree, "tiers").keys():
         yield Fault(("tiers", name), f"{name!r} means the default tier in requests", mend="another name")
+    for name, tier in _named(tree, "tiers").items():
+        if tier is not None:
+            yield from _degrades(tree, name, tier)
     for name, package in _named(tree, "packages").items():
         if package is not None:
             yield from _package(tree, name, package)
@@ -44,6 +47,20 @@ def _default(tree: Tree, key: str, of: str) -> Iterator[Fault]:
             )
     elif tree[key] not in names:
         yield unknown((key,), f"one of {of}", tree[key], names)
+
+
+def _degrades(tree: Tree, name: str, tier: Tree) -> Iterator[Fault]:
+    """A late request goes down, never round in a circle."""
+    tiers, to = _named(tree, "tiers"), tier["degrade_to"]
+    if to is None:
+        return
+    path: Path = ("tiers", name, "degrade_to")
+    if to not in tiers:
+        yield unknown(path, "one of tiers", to, tiers)
+    elif tiers[to] is not None and tiers[to]["priority"] >= tier["priority"]:
+        lower = [other for other, keys in tiers.items() if keys and keys["priority"] < tier["priority"]]
+        reason = f"tier {to} has priority {tiers[to]['priority']}, no lower than {name}'s {tier['priority']}"
+        yield Fault(path, reason, mend=f"degrade_to: {lower[0]}" if lower else "a tier with a lower priority")
 
 
 def _package(tree: Tree, name: str, package: Tree) -> Iterator[Fault]:

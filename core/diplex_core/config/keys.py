@@ -5,6 +5,8 @@ from typing import Final, get_args
 from diplex_core.config.sections import ByKind, Key, ListOf, Named, NumberOr, Section
 from diplex_core.config.shapes import Flag, OneOf, Real, Text, Whole
 from diplex_core.config.values import Api
+from diplex_core.placement.filters import OPTIONAL
+from diplex_core.placement.scorers import WEIGHTS
 from diplex_core.words import Pattern, Reserve, WhenLate
 
 PATTERNS: Final = tuple(Pattern)
@@ -162,6 +164,25 @@ TIER: Final = Section(
         "max_queue_requests": Key("Most requests that wait for one model.", Whole(1), 1024),
         "when_late": Key(
             "What happens when its target cannot be met.", OneOf(tuple(WhenLate), "an answer"), "wait"
+        ),
+        "degrade_to": Key(
+            "With when_late: degrade, the tier that a late request is moved to; left out, the next below.",
+            Text(),
+        ),
+        "filters": Key(
+            "Placement rules asked beside those that always hold; left out, spares_streams where no TTFT is "
+            "promised.",
+            ListOf(OneOf(OPTIONAL, "an optional filter"), "[spares_streams]", empty=True),
+        ),
+        "scorers": Key(
+            "Weights of placement's scorers that differ from the defaults; 0 switches one off.",
+            Section(
+                {
+                    name: Key(f"Its weight; {weight:g} by default.", Real())
+                    for name, weight in WEIGHTS.items()
+                },
+                "weights of scorers",
+            ),
         ),
         "models": Key(
             "Other targets for single models.",

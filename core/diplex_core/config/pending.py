@@ -41,6 +41,10 @@ def remarks(config: Config) -> Iterator[Fault]:
     for tier in config.rules.tiers.values():
         for key, what in _of_tier(tier):
             yield Fault(("tiers", tier.name, key), f"not yet acted on: {what}")
+        promises = (tier.promise, *tier.promises_by_model.values())
+        if tier.when_late is not WhenLate.WAIT and all(promise.ttft_p95 is None for promise in promises):
+            reason = "nothing is ever late: the tier promises no first token"
+            yield Fault(("tiers", tier.name, "when_late"), reason, mend="ttft_p95_ms: 1000")
         for model in tier.promises_by_model.keys() - config.models.keys():
             yield Fault(("tiers", tier.name, "models", model), "is not one of models: never used")
     for tenant in config.rules.tenants:
@@ -68,12 +72,6 @@ def _of_tier(tier: Tier) -> Iterator[tuple[str, str]]:
         yield "reserve", "requests hold all that they may need, as with reserve: full"
     if tier.preemptible:
         yield "preemptible", "no request gives way to another"
-    if tier.when_late is WhenLate.DEGRADE:
-        yield "when_late", "a late request is not moved to another tier"
-    if tier.when_late is WhenLate.REJECT and tier.max_queue is None:
-        yield "when_late", "only max_queue_ms, which is missing, ends a wait"
-    if tier.deadline is not None:
-        yield "deadline_s", "only a request's own timeout ends it"
 
 
 def _of_tenant(tenant: Tenant) -> Iterator[tuple[str, str]]:

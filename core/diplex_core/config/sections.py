@@ -11,13 +11,15 @@ from diplex_core.config.shapes import Faults, Real, Schema, Shape, shown
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """A list of at least one item, none of them twice; its faults carry an example of the whole list."""
+    """A list of at least one item, or of none if it may be `empty`; none of them twice. Its faults carry an
+    example of the whole list."""
 
     item: Shape
     example: str = ""
+    empty: bool = False
 
     def check(self, value: object, path: Path, faults: Faults) -> list[Any] | None:
-        if not isinstance(value, list) or not value:
+        if not isinstance(value, list) or not (value or self.empty):
             reason = "is empty" if value == [] else f"{shown(value)} is not a list"
             faults.append(Fault(path, reason, mend=self._mend(path)))
             return None
@@ -38,7 +40,8 @@ class ListOf:
         return f"{path[-1]}: {self.example}" if self.example else ""
 
     def schema(self) -> Schema:
-        return {"type": "array", "items": self.item.schema(), "minItems": 1, "uniqueItems": True}
+        least = 0 if self.empty else 1
+        return {"type": "array", "items": self.item.schema(), "minItems": least, "uniqueItems": True}
 
 
 @dataclass(frozen=True, slots=True)

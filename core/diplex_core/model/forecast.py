@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from diplex_core.events import WorkerFacts
+from diplex_core.guests import Reading
 from diplex_core.model.steps import StepTimes, step_times
 from diplex_core.words import Seconds, Tokens
 
@@ -23,12 +24,14 @@ class Load:
 
     Attributes:
         sequences: that run or wait to be read, the new one not among them.
+        unread: of these, the ones whose prompt is still to be read.
         context: tokens that each of them holds, their mean.
         backlog: seconds until the engine has read the prompts that were granted before.
         intake: prompt tokens a second that were granted of late.
     """
 
     sequences: int
+    unread: int
     context: float
     backlog: Seconds
     intake: float
@@ -51,19 +54,32 @@ class Forecast:
     def reading(self, prompt: Tokens, load: Load) -> Seconds:
         """Time to read a prompt that is next, beside what runs."""
         steps = ceil(prompt / self._chunk(load.sequences))
-        beside = self._times.decode_step(max(1, load.sequences), load.context or prompt)
-        return (self._times.prefill(prompt, behind=0) + steps * beside) / self._scale
+        # Those that are read before it speak beside it, as far as they are not done by then.
+        beside = self._times.decode_step(load.sequences - load.unread // 2, load.context)
+        own = self._times.decode_step(1, prompt)
+        return (self._times.prefill(prompt, behind=0) + (steps - 1) * beside + max(beside, own)) / self._scale
 
     def ttft(self, prompt: Tokens, load: Load) -> Seconds:
         """Time from the grant to the first token."""
-        under_way = 0.5 * self._times.decode_step(load.sequences, load.context) / self._scale
+        under_way = 0.5 * self._times.decode_step(load.sequences - load.unread, load.context) / self._scale
         return load.backlog + under_way + self.reading(prompt, load)
+
+    def disturbance(self, prompt: Tokens, load: Load) -> Reading:
+        """What reading a prompt means for the streams that run."""
+        chunk = self._times.prefill(self._chunk(load.sequences), behind=0)
+        step = self._times.decode_step(max(1, load.sequences), load.context)
+        seconds = self._times.prefill(prompt, behind=0)
+        return Reading(seconds / self._scale, (step + chunk) / self._times.tokens_per_step / self._scale)
+
+    def undisturbed_tpot(self, prompt: Tokens, load: Load, choices: int = 1) -> Seconds:
+        """Mean time per output token while no prompt is read."""
+        batch = load.sequences + choices
+        context = (load.sequences * load.context + choices * prompt) / batch
+        return self._times.decode_step(batch, context) / self._times.tokens_per_step / self._scale
 
     def tpot(self, prompt: Tokens, load: Load, choices: int = 1) -> Seconds:
         """Mean time per output token after the first."""
-        batch = load.sequences + choices
-        context = (load.sequences * load.context + choices * prompt) / batch
-        step = self._times.decode_step(batch, context)
+        step = self.undisturbed_tpot(prompt, load, choices) * self._times.tokens_per_step * self._scale
         chunk = self._times.prefill(self._chunk(load.sequences), behind=0)
         # Seconds of reading in a second of the engine's time; a full engine reads a chunk in every step.
         busy = load.intake / self._scale * chunk / self._chunk(load.sequences)

@@ -8,7 +8,10 @@ LASTING = ("model", "pattern", "tier", "tenant", "can_resume", "context_fits", "
 # Objections of these may.
 PASSING = ("healthy", "kv_fits", "slot_free")
 # Objections of these too; they are asked where a tier names them.
-OPTIONAL = ("keeps_ttft", "keeps_tpot")
+OPTIONAL = ("keeps_ttft", "keeps_tpot", "spares_streams")
+
+_PATIENCE: Seconds = 1.0
+"""So long a request waits for streams that its prompt would slow: it is put off, never starved."""
 
 
 @filter_("model")
@@ -102,6 +105,14 @@ def keeps_ttft(wish: Wish, pool: PoolView) -> Word:
 def keeps_tpot(wish: Wish, pool: PoolView) -> Word:
     """The time per output token is predicted within the tier's target."""
     return _late("token", wish.promise.tpot_p95, pool.tpot(wish))
+
+
+@filter_("spares_streams")
+def spares_streams(wish: Wish, pool: PoolView) -> Word:
+    """Its prompt would not slow a resident stream of a higher tier beyond what that was promised, or it has
+    waited a second for that."""
+    harmed = pool.harmed(wish, wish.tier.priority + 1) if wish.waited < _PATIENCE else 0
+    return f"would slow {harmed} streams of a higher tier beyond their promise" if harmed else None
 
 
 def _late(what: str, target: Seconds | None, predicted: Seconds | None) -> Word:

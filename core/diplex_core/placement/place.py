@@ -109,7 +109,7 @@ class Placement:
             }
             known = self._by_tier[tier.name] = _Rules(
                 tier,
-                tuple((name, FILTERS[name]) for name in (*self._passing, *tier.filters)),
+                tuple((name, FILTERS[name]) for name in (*self._passing, *tier.own_filters)),
                 tuple((name, SCORERS[name], weight) for name, weight in weights.items()),
                 weights,
             )

@@ -76,8 +76,9 @@ class PoolView(Protocol):
     def tpot(self, wish: Wish) -> Seconds | None:
         """Time per output token after the first; `None`: nobody knows."""
 
-    def share_above(self, priority: int) -> float:
-        """The share of its resident requests whose tier has a higher priority."""
+    def harmed(self, wish: Wish, priority: int) -> int:
+        """Resident streams of this priority or a higher one whose promised time per output token reading the
+        wish's prompt would break, as far as anybody knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,17 @@ from typing import Final
 from diplex_core.placement.rules import PoolView, Score, Wish, scorer
 from diplex_core.words import Seconds
 
-# What a tier's rules may change. Each stands above all that those below it can add together, for a tier that
-# names two patterns: a worker that has just refused; then one that would be late; then one that is slow; then
-# the tier's order of patterns (1/n of 2 for each place lost) over room and neighbours.
+# What a tier's rules may change. A worker that has just refused comes last; then broken promises count, the
+# request's own and its neighbours' alike, at least 4 each; then the tier's order of patterns (1/n of 2 for
+# each place lost, so 1 for a tier that names two), and room only among equals.
 WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
     {
-        "not_refused": 32.0,
-        "ttft": 16.0,
-        "tpot": 6.0,
+        "not_refused": 64.0,
+        "ttft": 8.0,
+        "tpot": 8.0,
+        "neighbours": 8.0,
         "preferred_pattern": 2.0,
         "room": 0.5,
-        "neighbours": 0.4,
     }
 )
 
@@ -60,9 +60,9 @@ def tpot(wish: Wish, pool: PoolView) -> Score:
 
 @scorer("neighbours")
 def neighbours(wish: Wish, pool: PoolView) -> Score:
-    """Its prompt is read between the tokens of whoever is there: the fewer of those are of a higher tier, the
-    better."""
-    return 1.0 - pool.share_above(wish.tier.priority)
+    """Its prompt is read between the tokens of whoever is there: the fewer promises that breaks, of its own
+    tier or a higher one, the better."""
+    return 1.0 / (1 + pool.harmed(wish, wish.tier.priority))
 
 
 def _against(target: Seconds | None, predicted: Seconds | None) -> Score:

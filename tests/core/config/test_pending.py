@@ -28,13 +28,8 @@ def test_a_configuration_that_is_acted_on_whole_has_no_remark(built: Built):
             "tiers.standard.reserve: not yet acted on: requests hold all",
         ),
         (("tiers", "standard", "preemptible"), True, "tiers.standard.preemptible: not yet acted on"),
-        (("tiers", "standard", "when_late"), "degrade", "tiers.standard.when_late: not yet acted on"),
-        (
-            ("tiers", "standard", "when_late"),
-            "reject",
-            "tiers.standard.when_late: not yet acted on: only max_queue_ms",
-        ),
-        (("tiers", "standard", "deadline_s"), 600, "tiers.standard.deadline_s: not yet acted on"),
+        (("tiers", "standard", "when_late"), "degrade", "tiers.standard.when_late: nothing is ever late"),
+        (("tiers", "standard", "when_late"), "reject", "tiers.standard.when_late: nothing is ever late"),
         (
             ("tiers", "standard", "models"),
             {"x": {}},
@@ -83,9 +78,14 @@ def test_a_worker_that_listens_everywhere_must_say_where_clients_reach_it(built:
     assert told(built(everywhere, (("packages", "pkg0", "advertise"), "gpu7:7610"))) == []
 
 
-def test_a_rejection_with_a_bound_is_acted_on(built: Built):
-    late = (("tiers", "standard", "when_late"), "reject"), (("tiers", "standard", "max_queue_ms"), 200)
+@pytest.mark.parametrize("answer", ["reject", "degrade"])
+def test_what_is_late_by_a_target_is_acted_on(built: Built, answer: str):
+    late = (("tiers", "standard", "when_late"), answer), (("tiers", "standard", "ttft_p95_ms"), 200)
     assert told(built(*late)) == []
+
+
+def test_a_deadline_is_acted_on(built: Built):
+    assert told(built((("tiers", "standard", "deadline_s"), 600))) == []
 
 
 def test_a_model_that_nothing_serves_is_said(built: Built):
