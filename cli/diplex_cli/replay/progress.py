@@ -23,7 +23,7 @@ def line(tally: Tally, passed: Seconds) -> str:
     ends = tally.by_ending
     words = [
         f"{passed:5.0f} s {bar} {tally.sent}/{tally.total} sent",
-        f"{tally.running} run",
+        f"{tally.running} open",
         f"{ends[Ending.COMPLETED]} done",
     ]
     words += [f"{ends[ending]} {ending}" for ending in (Ending.REJECTED, Ending.FAILED) if ends[ending]]

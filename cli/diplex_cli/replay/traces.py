@@ -36,9 +36,7 @@ MOONCAKE_BLOCK: Final[Tokens] = 512
 BAILIAN_BLOCK: Final[Tokens] = 16
 STDIN: Final = "-"
 _GZIP: Final = b"\x1f\x8b"
-_KNOWN: Final = (
-    "known: Azure's and ServeGen's CSV, Mooncake's and Bailian's JSON lines (diplex replay --help)"
-)
+_KNOWN: Final = "CSV of Azure or ServeGen, or JSON lines of Mooncake or Bailian"
 
 
 @dataclass(frozen=True, slots=True)
