@@ -65,7 +65,9 @@ class Reloading:
         try:
             source, config = self._load()
         except (reader.FileFault, ConfigErrors) as error:
-            log.error("the configuration cannot be taken, the rules stay as they are: %s", error)
+            log.error(
+                "the configuration cannot be taken, the rules stay as they are: %s%s", error, _hint(error)
+            )
             return None
         self._say_beside(beside_rules(self.started_with, config))
         self._say_remarks(source, config)
@@ -120,6 +122,13 @@ class Reloading:
             if remark not in self._remarks:
                 log.warning("%s", "\n".join(source.lines([remark])))
         self._remarks = set(now)
+
+
+def _hint(error: Exception) -> str:
+    """What `export` cannot mend any more: variables are those of the start."""
+    faults = error.faults if isinstance(error, ConfigErrors) else ()
+    unset = any(fault.path[-1:] == ("api_key_env",) and fault.mend.startswith("export") for fault in faults)
+    return "\n  mend:  api_key_file: …, for this process has the variables of its start" if unset else ""
 
 
 def _stamps(files: Iterable[Path]) -> dict[Path, _Stamp]:

@@ -175,6 +175,15 @@ def test_a_new_tenants_key_comes_from_its_file_and_a_new_key_in_it_is_a_change(s
     assert rules.tenant_of("poppy") is not None
 
 
+def test_a_new_tenant_of_a_variable_is_told_that_it_needs_a_file(simulated: Path, said: Said):
+    reloading = Reloading([str(simulated)], {})
+    appended(simulated, "tenants: {acme: {api_key_env: ACME_KEY}}\n")
+    assert settled(reloading) is None
+    (line,) = said()
+    assert "fleet.yaml:7: tenants.acme.api_key_env: the environment variable ACME_KEY is not set" in line
+    assert line.endswith("  mend:  api_key_file: …, for this process has the variables of its start")
+
+
 def test_a_path_that_no_file_can_have_is_told(simulated: Path, said: Said):
     reloading = Reloading([str(simulated)], {})
     appended(simulated, 'tenants: {acme: {api_key_file: "a\\0b"}}\n')
