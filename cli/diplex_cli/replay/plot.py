@@ -87,11 +87,9 @@ def _cumulative(panel: Axes, done: Replayed) -> None:
     for name, colour in _colours(list(done.tiers)).items():
         arrived = sum(one.tier == name for one in done.outcomes)
         waits = sorted(1000 * one.ttft for one in _completed(done, name) if one.ttft)
-        if waits:
-            shares = [100 * rank / arrived for rank in range(1, len(waits) + 1)]
-            panel.step(
-                waits, shares, where="post", color=colour, label=f"{name} ({len(waits):,} of {arrived:,})"
-            )
+        shares = [100 * rank / arrived for rank in range(1, len(waits) + 1)]
+        label = f"{name} ({len(waits):,} of {arrived:,})"
+        panel.step(waits, shares, where="post", color=colour, label=label)
     panel.axhline(95, color="#888888", linestyle=":", linewidth=1)
     panel.annotate("95 %", (0.005, 95), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
     panel.legend(fontsize=8, loc="lower right")
