@@ -131,7 +131,7 @@ class AdmitSpans:
         attributes: dict[str, str | bool | int | float | Sequence[str]] = {
             words.REQUEST_ID: admission.request_id,
             words.MODEL: admission.model,
-            words.TIER: admission.tier,
+            **({words.TIER: admission.tier} if admission.tier else {}),
             **(_placement(granted) if granted else {}),
             **(about or {}),
         }

@@ -1,4 +1,4 @@
-"""Where spans go: what the environment asks for, a file that processes share, and collectors that are gone."""
+"""Where spans go: what the environment asks for, a file that processes share, collectors that are away."""
 
 import json
 import logging

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,6 +27,7 @@ from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2, router_pb2_grpc
 from diplex.wire.serving import channel
 
+ROOT = Path(__file__).parents[2]
 MODEL = "qwen2.5-72b-instruct"
 WITHIN = 20.0
 CALLER = "b7ad6b7169203331"
@@ -175,6 +177,14 @@ def over_the_sdk(router: str, *options: str, env: dict[str, str] | None = None) 
     assert done.returncode == 0, done.stderr
 
 
+def drawn(file: Path) -> list[str]:
+    """What the example draws of the last trace in a file: the first word of each span's line."""
+    words = [sys.executable, ROOT / "examples" / "draw_trace.py", file]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=WITHIN)
+    assert done.returncode == 0, done.stderr
+    return [line.split()[0] for line in done.stdout.splitlines() if "  diplex-" in line]
+
+
 async def proxied(router: str, trace: str) -> None:
     """`Generate`, as any gRPC client calls it."""
     request = router_pb2.RouterGenerateRequest(model=MODEL, prompt=pb.Prompt(text="hello"), max_tokens=24)
@@ -238,6 +248,9 @@ def check_tree(spans: dict[str, Span], asking: Span) -> None:
     assert prefill.start <= prefill.end == decode.start <= decode.end
     for inside in (spans["queue"], spans["place"]):
         assert admit.start <= inside.start <= inside.end <= admit.end
+    missed_by = (admit.ttft_ms - admit.attributes["diplex.prediction.ttft_ms"]) / 1000
+    assert admit.attributes["diplex.prediction.ttft_error"] == pytest.approx(missed_by)
+    assert admit.attributes["diplex.slo.met"] is True  # its tier promises nothing
     assert "granted" in asking.events
 
 
@@ -306,6 +319,7 @@ async def test_a_trace_file_has_the_same_trees_line_by_line_from_all_processes(f
     tree = tree_of(over_sdk)
     assert tree[f"chat {MODEL}"].service == "diplex-client"
     check_tree(tree, tree[f"chat {MODEL}"])
+    assert drawn(file) == ["chat", "admit", "queue", "place", "prefill", "decode"]
 
 
 async def test_a_collector_that_is_not_there_disturbs_nobody(fleet: Any):

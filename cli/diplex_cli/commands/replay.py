@@ -19,6 +19,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from diplex_cli import telemetry
 from diplex_cli.failures import NOT_FINE, UsageError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="KEY",
         help="names the tenant; several share the requests evenly (default: $DIPLEX_API_KEY)",
     )
+    telemetry.add_trace_file(parser)
     parser.add_argument("--json", action="store_true", help="print the report as one line of JSON")
     parser.add_argument("--plot", metavar="FILE", type=_picture, help="draw it, as .png or .svg")
 
@@ -87,7 +89,7 @@ def run(args: Namespace) -> int:
 
     trace = traces.read(args.trace, args.limit)
     settings = _settings(args, shares)
-    with _runner() as runner:
+    with telemetry.exported(args, "diplex-client"), _runner() as runner:
         done = runner.run(replay(trace, settings))
     print(json.dumps(done.report.to_json(), ensure_ascii=False) if args.json else text(done.report))
     if args.plot:
