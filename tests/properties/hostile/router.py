@@ -1,0 +1,276 @@
+"""A router: the core, driven as the router's shell drives it. What it grants is looked at as it is granted.
+
+The shell's rules are those of `diplex_router.driver` and `.links`: a link that ends is told before the next
+is dialled, a stop without a link is dropped, and a new link's first report is followed by the stops that are
+still open. What must be true of a grant is worked out from what this router was told, beside the core's own
+record.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from diplex_core.admission import REBUILD_WITHIN, Admission
+from diplex_core.events import (
+    Ask,
+    Asked,
+    AskKey,
+    Decision,
+    Event,
+    Granted,
+    LinkLost,
+    Queued,
+    Redial,
+    Refused,
+    Report,
+    Reported,
+    Revoked,
+    RulesChanged,
+    Served,
+    SessionEnded,
+    StopClaim,
+    Ticked,
+    Withdrawn,
+)
+from diplex_core.words import Claim, Reserve, Rules, Seconds, blocks_needed
+
+from .wire import Wire
+from .words import Answer, AskSaid, Grant, Hello, WithdrawSaid
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An ask as this router has it, and the rules that held when it came."""
+
+    ask: Ask
+    rules: Rules
+
+
+class SessionEnd:
+    """A router's end of one client's session."""
+
+    def __init__(self, router: Router, number: int) -> None:
+        self.router = router
+        self.number = number
+
+    def hear(self, wire: Wire, message: object) -> None:
+        match message:
+            case AskSaid():
+                self.router.asked(AskKey(self.number, message.ask_id), message.ask)
+            case WithdrawSaid():
+                self.router.tell(Withdrawn(AskKey(self.number, message.ask_id)))
+
+    def lost(self, wire: Wire) -> None:
+        del self.router.sessions[self.number]
+        self.router.tell(SessionEnded(self.number))
+
+
+class LinkEnd:
+    """A router's end of one link."""
+
+    def __init__(self, router: Router, worker: str) -> None:
+        self.router = router
+        self.worker = worker
+        self.number = 0
+        self.last: Report | None = None
+
+    def hear(self, wire: Wire, message: object) -> None:
+        assert isinstance(message, Report)
+        self.router.report_came(self, wire, message)
+
+    def lost(self, wire: Wire) -> None:
+        self.router.link_over(self, wire)
+
+
+class Router:
+    """One router's life, from a start to the next.
+
+    Args:
+        started: on the world's clock.
+        zero: what the router's own clock shows then.
+        stopped_wrongly: says whether a claim is one that a client reads and nobody wanted ended.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rules: Rules,
+        workers: Iterable[str],
+        *,
+        epoch: int,
+        now: Callable[[], Seconds],
+        zero: Seconds,
+        seen: Counter[str],
+        stopped_wrongly: Callable[[Router, StopClaim], bool],
+    ) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.seen = seen
+        self._now = now
+        self._stopped_wrongly = stopped_wrongly
+        self.ahead = zero - now()  # of its clock; never made smaller, so that it never goes back
+        self.admission = Admission(rules, workers, epoch=epoch, now=self.clock())
+        self.started = self.clock()
+        self.sessions: dict[int, Wire] = {}
+        self.links: dict[str, tuple[LinkEnd, Wire]] = {}
+        self.ports: dict[str, Wire] = {}  # links whose first report has come: they take orders
+        self.told: dict[AskKey, Told] = {}
+        self.reported: set[str] = set()
+        self.served: set[Claim] = set()
+        self._asked_under: dict[int, Rules] = {}  # by lease
+        self._last_session = 0
+
+    def clock(self) -> Seconds:
+        return self._now() + self.ahead
+
+    # What the world calls.
+
+    def session(self, client: Callable[[SessionEnd], Wire]) -> Wire:
+        """A client has dialled."""
+        self._last_session += 1
+        wire = client(SessionEnd(self, self._last_session))
+        self.sessions[self._last_session] = wire
+        return wire
+
+    def dial(self, worker: str, call: Callable[[LinkEnd], Wire | None]) -> None:
+        end = LinkEnd(self, worker)
+        wire = call(end)
+        if wire is None:
+            self.tell(LinkLost(worker, "nobody answers"))
+            return
+        self.links[worker] = (end, wire)
+        wire.call(Hello(self.name, self.epoch))
+
+    def asked(self, key: AskKey, ask: Ask) -> None:
+        """An ask has come. One that is asked for again keeps the rules of its first ask, if that is known."""
+        leases, rules = self.admission.leases, self.admission.rules
+        older = leases.get(ask.again.claim.lease_id) if ask.again else None
+        if older is not None and older.ask is not None:
+            rules = self._asked_under[older.lease_id]
+        self.told[key] = Told(ask, rules)
+        self.tell(Asked(key, ask))
+        if (lease := leases.at(key)) is not None:
+            self._asked_under[lease.lease_id] = rules
+
+    def tick(self) -> None:
+        self.tell(Ticked())
+
+    def new_rules(self, rules: Rules) -> None:
+        self.tell(RulesChanged(rules))
+
+    # Reports.
+
+    def report_came(self, end: LinkEnd, wire: Wire, report: Report) -> None:
+        gap = report.number not in (1, end.number + 1)
+        decisions = self.tell(Reported(end.worker, report))
+        if gap:
+            self.seen["a gap was answered by a new link"] += 1
+            assert [type(d) for d in decisions] == [Redial], f"report {report.number} after {end.number}"
+            return
+        end.number, end.last = report.number, report
+        self.reported.add(end.worker)
+        if report.number == 1 and self.links.get(end.worker, (None, None))[1] is wire:
+            self.ports[end.worker] = wire
+            for stop in self.admission.resend_stops(end.worker):
+                self._stop(stop)
+
+    def link_over(self, end: LinkEnd, wire: Wire) -> None:
+        if self.ports.get(end.worker) is wire:
+            del self.ports[end.worker]
+        del self.links[end.worker]
+        self.tell(LinkLost(end.worker))
+
+    # The core, and what it decides.
+
+    def tell(self, event: Event) -> list[Decision]:
+        decisions = self.admission.step(event, self.clock())
+        for decision in decisions:
+            self._carry_out(decision, event)
+        return decisions
+
+    def _carry_out(self, decision: Decision, event: Event) -> None:
+        match decision:
+            case Queued():
+                self.seen["queued"] += 1
+                self._answer(decision)
+            case Granted():
+                self.seen["granted"] += 1
+                self._look_at(decision, event)
+                self._answer(decision, Grant(decision, self.name, self.epoch))
+            case Refused():
+                self.seen[f"refused: {decision.refusal.why}"] += 1
+                self._answer(decision)
+            case Revoked():
+                self.seen["revoked"] += 1
+                self._answer(decision)
+            case StopClaim():
+                assert not self._stopped_wrongly(self, decision), f"{decision}: its client reads it"
+                self._stop(decision)
+            case Redial():
+                self.seen["redialled"] += 1
+                _, wire = self.links[decision.worker]
+                wire.cut = True
+                wire.to_caller.clear()
+            case Served():
+                assert decision.claim is not None
+                assert decision.claim not in self.served, f"{decision} was served before"
+                self.served.add(decision.claim)
+                self.seen["served"] += 1
+            case _:
+                raise AssertionError(f"the model of a router does not know {decision}")
+
+    def _answer(self, decision: Queued | Granted | Refused | Revoked, grant: Grant | None = None) -> None:
+        wire = self.sessions.get(decision.key.session)
+        if wire is not None:
+            wire.answer(Answer(decision.key.ask_id, decision, grant))
+
+    def _stop(self, stop: StopClaim) -> None:
+        wire = self.ports.get(stop.worker)
+        self.seen["stops sent" if wire is not None else "stops that found no link"] += 1
+        if wire is not None:
+            wire.call(stop)
+
+    # What must be true of a grant.
+
+    def _look_at(self, granted: Granted, event: Event) -> None:
+        name, facts = granted.worker.name, granted.worker
+        told = self.told[granted.key]
+        ask, rules = told.ask, told.rules
+        # What the core is being told in this very step has not been noted here yet.
+        new = event if isinstance(event, Reported) else None
+        reported = self.reported | ({new.worker} if new else set())
+        assert reported >= set(self.admission.workers) or self.clock() - self.started >= REBUILD_WITHIN, (
+            f"{granted} was given while the ledger was being rebuilt"
+        )
+        assert name in self.links, f"{granted} goes to a worker without a link"
+        report = new.report if new and new.worker == name else self.links[name][0].last
+        assert report is not None, f"{granted} goes to a worker that has said nothing on its link"
+        assert not report.draining, f"{granted} goes to a worker that drains"
+        assert not report.engine_problem, f"{granted} goes to a worker without an engine"
+        tier = rules.tiers[granted.tier]
+        asked_for = rules.tier_named(ask.tier)
+        assert asked_for is not None
+        assert granted.tier == asked_for.name or granted.degraded_from == asked_for.name
+        tenant = rules.tenant_of(ask.api_key)
+        assert tenant is not None and tenant.name == granted.tenant
+        assert tenant.tiers is None or granted.tier in tenant.tiers
+        assert tenant.packages is None or facts.package in tenant.packages
+        assert facts.pattern in tier.patterns
+        assert not facts.tiers or granted.tier in facts.tiers
+        assert (ask.model or rules.default_model) in facts.models
+        assert granted.slots == granted.choices == ask.choices
+        again = ask.again
+        produced = again.produced_tokens if again else 0
+        assert granted.max_tokens <= max(tier.max_output_tokens, produced + 1)
+        assert facts.can_resume or not produced
+        if tier.reserve is Reserve.FULL:
+            full = blocks_needed(
+                ask.prompt_tokens + produced,
+                max(1, granted.max_tokens - produced),
+                facts.block_tokens,
+                choices=ask.choices,
+                cached=granted.cached * facts.block_tokens,
+            )
+            assert granted.blocks >= full, f"{granted} reserves less than the {full} blocks it may need"

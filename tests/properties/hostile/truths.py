@@ -1,0 +1,140 @@
+"""What is true after every step, worked out anew from what is charged and held and compared with the sums."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+from diplex_core.admission import Admission
+from diplex_core.fleet import Worker as Known
+from diplex_core.lease import State
+from diplex_core.ledger import Charge
+from diplex_core.words import Claim
+
+from .router import Router
+from .worker import Sequence, Worker
+
+AXES = ("blocks", "slots", "prefill")
+"""The fields of a charge, one for each of the ledger's axes."""
+
+
+def about_router(router: Router) -> None:
+    """One router's account is whole."""
+    admission = router.admission
+    assert admission.over_capacity == 0, "a worker said that it holds more than it has"
+    for worker in admission.workers.values():
+        _no_axis_is_over_committed(worker)
+    _leases_and_queues_agree(admission)
+    _charges_and_leases_agree(admission)
+
+
+def about_worker(worker: Worker) -> None:
+    """One worker never holds more than it has, over all its routers."""
+    pool, facts = worker.pool, worker.facts
+    held = [pool.holding(claim) for claim in worker.live]
+    holdings = [holding for holding in held if holding is not None]
+    assert len(holdings) == len(held), f"{facts.name} runs a claim that holds nothing"
+    assert pool.used_blocks == sum(holding.blocks for holding in holdings)
+    assert pool.used_slots == sum(holding.slots for holding in holdings)
+    used = {block for holding in holdings for block in holding.hits}
+    assert pool.resident.pinned == len(used), f"{facts.name} counts {pool.resident.pinned} pinned, not {used}"
+    assert pool.used_blocks + pool.resident.pinned + facts.guard_blocks <= facts.capacity_blocks
+    assert pool.used_slots <= facts.capacity_slots
+    memory = worker.memory
+    assert memory.occupied <= memory.capacity
+    assert used <= set(memory.blocks), f"{facts.name} has lost blocks that live claims use"
+
+
+def about_both(workers: list[Worker], routers: list[Router]) -> None:
+    """No lease runs twice, unless what is older is being stopped."""
+    running: defaultdict[int, list[tuple[Worker, Sequence]]] = defaultdict(list)
+    for worker in workers:
+        for claim, sequence in worker.live.items():
+            running[claim.lease_id].append((worker, sequence))
+    for several in running.values():
+        if len(several) > 1:
+            newest = max(sequence.claim for _, sequence in several)
+            for worker, sequence in several:
+                assert sequence.claim == newest or _is_being_stopped(worker, sequence, routers), (
+                    f"{sequence.claim} runs on {worker.name}, and {newest} runs too"
+                )
+
+
+def at_the_end(workers: list[Worker], routers: list[Router]) -> None:
+    """Nothing is left: no lease, no place in a queue, no charge, no holding."""
+    for router in routers:
+        admission = router.admission
+        assert admission.leases.opened == admission.leases.closed
+        assert not admission.leases.all(), f"{router.name} has open leases: {admission.leases.all()}"
+        assert len(admission.waiting) == 0 and not admission.waiting.queues()
+        for worker in admission.workers.values():
+            assert len(worker.ledger) == 0, f"{worker.name} is charged {worker.ledger.claims()}"
+            for axis in worker.ledger.axes:
+                assert (axis.own - axis.guard, axis.stray, axis.foreign) == (0, 0, 0), (
+                    f"{worker.name}: {axis}"
+                )
+    for at in workers:
+        assert not at.live
+        assert (at.pool.used_blocks, at.pool.used_slots, at.pool.resident.pinned) == (0, 0, 0)
+
+
+def _no_axis_is_over_committed(worker: Known) -> None:
+    ledger = worker.ledger
+    charges = [charge for claim in ledger.claims() if (charge := ledger.charge_of(claim)) is not None]
+    pinned = len({block for charge in charges for block in charge.hits})
+    for field, axis in zip(AXES, ledger.axes, strict=True):
+        assert axis.own <= axis.capacity, f"{worker.name} is over-committed in {field}: {axis}"
+        assert axis.reserved == _sum(charges, field, lambda c: not c.stray and not c.reclaiming), field
+        assert axis.reclaiming == _sum(charges, field, lambda c: not c.stray and c.reclaiming), field
+        assert axis.stray == _sum(charges, field, lambda c: c.stray), field
+        assert axis.pinned == (pinned if axis is ledger.blocks else 0), f"{worker.name}: {axis}, not {pinned}"
+
+
+def _sum(charges: list[Charge], field: str, counts: Callable[[Charge], bool]) -> int:
+    return sum(getattr(charge, field) for charge in charges if counts(charge))
+
+
+def _leases_and_queues_agree(admission: Admission) -> None:
+    leases = admission.leases.all()
+    assert admission.leases.opened - admission.leases.closed == len(leases)
+    waiting = {lease.lease_id for lease in leases if lease.state is State.WAITING}
+    queued = [place.lease_id for queue in admission.waiting.queues() for place in queue.places]
+    assert len(queued) == len(set(queued)) == len(admission.waiting)
+    assert waiting == set(queued), "a lease waits without a place, or a place without a lease"
+    for lease in leases:
+        assert lease.state is not State.CLOSED
+        if lease.key is not None:
+            assert admission.leases.at(lease.key) is lease
+
+
+def _charges_and_leases_agree(admission: Admission) -> None:
+    """What a lease holds is charged where it says; what no lease holds is being taken back."""
+    charged: dict[Claim, tuple[str, Charge]] = {}
+    for worker in admission.workers.values():
+        for claim in worker.ledger.claims():
+            charge = worker.ledger.charge_of(claim)
+            assert charge is not None
+            assert claim not in charged, f"{claim} is charged on {worker.name} and on {charged[claim][0]}"
+            charged[claim] = worker.name, charge
+    for lease in admission.leases.all():
+        if lease.state in (State.GRANTED, State.RUNNING):
+            assert charged.get(lease.claim, ("",))[0] == lease.worker, f"{lease} is charged nowhere"
+    for claim, (name, charge) in charged.items():
+        if charge.reclaiming:
+            continue
+        owner = admission.leases.get(claim.lease_id)
+        assert owner is not None and owner.claim == claim and owner.worker == name, (
+            f"{claim} is charged on {name} for nobody, and nobody takes it back: {owner}"
+        )
+        assert owner.state in (State.GRANTED, State.RUNNING), f"{claim} is charged on {name}: {owner}"
+
+
+def _is_being_stopped(worker: Worker, sequence: Sequence, routers: list[Router]) -> bool:
+    """Its client has left the stream, its engine is letting go, or its router wants it back."""
+    if sequence.verdict is not None or sequence.wire.cut or sequence.wire.caller is None:
+        return True
+    for router in routers:
+        if router.name == sequence.owner:
+            charge = router.admission.workers[worker.name].ledger.charge_of(sequence.claim)
+            return charge is not None and charge.reclaiming
+    return True  # its router is down: nobody can have granted a newer one since

@@ -1,0 +1,116 @@
+"""Hypothesis walks the hostile world: what fails, it makes small. The steps are those of `hostile.world`."""
+
+import random
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from .hostile.world import World
+
+dice = st.randoms(use_true_random=False)
+moves = st.sampled_from(
+    (
+        "messages_arrive",
+        "reports_are_written",
+        "reports_arrive",
+        "prompts_are_counted",
+        "an_engine_works",
+        "an_engine_lets_go",
+        "pauses_are_over",
+        "a_full_report_is_due",
+    )
+)
+repairs = st.sampled_from(
+    (
+        "routers_dial",
+        "a_client_connects",
+        "engines_come_up",
+        "workers_drain_no_more",
+        "a_worker_starts_again",
+        "a_router_starts_again",
+    )
+)
+troubles = st.sampled_from(
+    (
+        "a_client_cancels",
+        "a_session_breaks",
+        "a_client_loses_a_worker",
+        "a_client_dies",
+        "a_grant_is_shown_once_more",
+        "a_link_breaks",
+        "a_report_is_lost",
+        "a_report_comes_twice",
+        "an_engine_gives_a_sequence_up",
+        "an_engine_goes_down",
+        "an_engine_starts_anew",
+        "a_worker_drains",
+        "a_worker_crashes",
+        "a_router_dies",
+        "a_clock_leaps",
+        "much_time_passes",
+        "rules_change",
+    )
+)
+
+
+class HostileMachine(RuleBasedStateMachine):
+    """The world and its steps; one in six is trouble."""
+
+    @initialize(dice=dice)
+    def everything_starts(self, dice: random.Random) -> None:
+        self.world = World(dice)
+        for _ in range(12):
+            self.world.routers_dial(dice)
+            self.world.a_client_connects(dice)
+            self.world.messages_arrive(dice)
+            self.world.reports_are_written(dice)
+            self.world.reports_arrive(dice)
+
+    @rule(dice=dice, how_many=st.integers(1, 4))
+    def clients_ask(self, dice: random.Random, how_many: int) -> None:
+        for _ in range(how_many):
+            self.world.a_client_asks(dice)
+
+    @rule(dice=dice, step=moves, how_often=st.integers(1, 6))
+    def something_moves(self, dice: random.Random, step: str, how_often: int) -> None:
+        for _ in range(how_often):
+            getattr(self.world, step)(dice)
+
+    @rule(dice=dice, step=moves, how_often=st.integers(1, 6))
+    def something_else_moves(self, dice: random.Random, step: str, how_often: int) -> None:
+        for _ in range(how_often):
+            getattr(self.world, step)(dice)
+
+    @rule(dice=dice)
+    def time_passes(self, dice: random.Random) -> None:
+        self.world.time_passes(dice)
+
+    @rule(dice=dice, step=repairs)
+    def something_is_mended(self, dice: random.Random, step: str) -> None:
+        getattr(self.world, step)(dice)
+
+    @rule(dice=dice, step=troubles)
+    def something_breaks(self, dice: random.Random, step: str) -> None:
+        getattr(self.world, step)(dice)
+
+    @invariant()
+    def what_must_be_true_is(self) -> None:
+        if hasattr(self, "world"):
+            self.world.look()
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.settle(random.Random(0))
+
+
+# Always the same examples: a run that fails fails again. `hostile.walk` is for new ones.
+HostileMachine.TestCase.settings = settings(
+    max_examples=150,
+    stateful_step_count=80,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestTheCoreInAHostileWorld = HostileMachine.TestCase

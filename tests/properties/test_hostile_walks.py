@@ -1,0 +1,65 @@
+"""Long random walks of the hostile world: nothing is ever over-committed, and in the end nothing is left.
+
+A walk that fails says how to walk it again.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+from .hostile.walk import walk
+
+LEAST = {  # in a thousand steps
+    "granted": 25.0,
+    "queued": 20.0,
+    "tokens": 800.0,
+    "starts turned away": 3.0,
+    "a start hit cached blocks": 2.0,
+    "a cached block was evicted": 1.0,
+    "a claim was lowered to its true need": 2.0,
+    "a grant was too small": 1.0,
+    "asked again after REFUSED": 4.0,
+    "asked again after FAILED": 0.5,
+    "asked again after PREEMPTED": 0.1,
+    "ended LENGTH": 10.0,
+    "ended STOP": 2.0,
+    "ended REVOKED": 0.2,
+    "stops sent": 4.0,
+    "links broken": 3.0,
+    "reports in flight when a link broke": 0.2,
+    "orders in flight when a link broke": 0.1,
+    "a gap was answered by a new link": 0.5,
+    "sessions broken": 1.0,
+    "workers crashed": 0.3,
+    "routers died": 0.3,
+    "leases adopted": 0.2,
+    "a grant was turned away: OLD_EPOCH": 0.1,
+    "clocks leapt": 0.3,
+    "rules changed": 0.3,
+}
+"""A walk that gets nowhere proves nothing: what has to have happened, on average of all walks."""
+
+
+def walks(seeds: Iterable[int], steps: int) -> None:
+    seen: Counter[str] = Counter()
+    for seed in seeds:
+        seen += walk(seed, steps)
+    for what, count in sorted(seen.items()):
+        print(f"{count:8} {what}")
+    scant = {what: seen[what] for what, least in LEAST.items() if seen[what] < least * seen["steps"] / 1000}
+    assert not scant, f"hardly any of this happened in {seen['steps']} steps: {scant}"
+
+
+def test_hostile_walks_over_commit_nothing_and_leave_nothing() -> None:
+    walks(range(20), 1500)
+
+
+@pytest.mark.long
+def test_a_hundred_thousand_hostile_steps_over_commit_nothing_and_leave_nothing() -> None:
+    walks(range(1000, 1050), 2000)
+
+
+@pytest.mark.long
+def test_two_long_lives_over_commit_nothing_and_leave_nothing() -> None:
+    walks((7, 8), 40_000)
