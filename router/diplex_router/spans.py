@@ -58,7 +58,7 @@ class AdmitSpans:
     def __init__(
         self, driver: Driver, clock: Callable[[], Seconds], provider: trace.TracerProvider | None = None
     ) -> None:
-        self._leases = driver.admission.leases
+        self._core = driver.admission
         self._clock = clock
         self._tracer = trace.get_tracer("diplex.router", tracer_provider=provider)
         self._open: dict[AskKey, _Admission] = {}
@@ -100,11 +100,19 @@ class AdmitSpans:
                 pass  # the rest is between the router and its workers
 
     def _look_through(self) -> None:
-        """What ended without a word of the core's: withdrawn, or its client gone before it ran."""
+        """What ended without a word of the core's: its client withdrew it or left, or its worker was lost."""
+        leases, workers = self._core.leases, self._core.workers
         for key, admission in list(self._open.items()):
             granted = admission.granted
-            lease = self._leases.at(key) if granted is None else self._leases.get(granted.claim.lease_id)
-            if lease is None:
+            if granted is None:
+                lease, lost = leases.at(key), False
+            else:
+                worker = workers[granted.worker.name]
+                lease = leases.get(granted.claim.lease_id)
+                lost = worker.given_up or worker.facts.boot != granted.worker.boot
+            if lease is None and lost:
+                self._over(key, ended=EndReason.FAILED)
+            elif lease is None:
                 self._over(key, {words.FINISH_REASONS: ["cancelled"]})
 
     def _over(

@@ -237,6 +237,17 @@ def test_a_request_that_failed_is_an_error(router):
     assert "diplex.ttft_ms" not in admit.attributes
 
 
+def test_a_request_whose_worker_started_anew_is_an_error(router):
+    router.ask()
+    granted = router.granted()
+    router.report(held=(HeldClaim(granted.claim, granted.blocks, granted.slots),))
+    router.report(full=True, facts=replace(FACTS, boot=2))
+    router.driver.tick()
+    admit = router.spans()["admit"]
+    assert admit.status.status_code is StatusCode.ERROR
+    assert admit.attributes["error.type"] == "FAILED"
+
+
 def test_the_admit_of_a_proxied_request_lies_inside_this_process(router):
     router.ask(proxied=True)
     router.served(router.granted())
