@@ -149,9 +149,7 @@ def _tiers(fleet: router_pb2.Fleet, shares: Mapping[str, float]) -> dict[str, Ti
     asked = shares or {fleet.default_tier: 1.0}
     known = {tier.name: tier_of(tier) for tier in fleet.tiers}
     if unknown := [name for name in asked if name not in known]:
-        raise UsageError(
-            f"--tiers: the router at hand has no tier '{unknown[0]}'. Mend: one of {', '.join(known)}"
-        )
+        raise UsageError(f"--tiers: the router has no tier '{unknown[0]}'. Mend: one of {', '.join(known)}")
     return {name: tier for name, tier in known.items() if name in asked}
 
 
