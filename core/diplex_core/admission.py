@@ -448,7 +448,11 @@ class Admission:
             self._adopt(worker, held, now)
             if lease is None:
                 self.leases.adopt(claim, worker.name, now)
-            elif lease.claim != claim or lease.worker != worker.name:
+            elif lease.ask is None and claim.attempt > lease.attempt:
+                # Both were granted by an earlier life of this router: the newer one is the request's.
+                self._want_back(lease, EndReason.REVOKED, "a newer attempt of the request runs", now)
+                lease.attempt, lease.worker = claim.attempt, worker.name
+            else:
                 # The client has asked anew since; what still runs of the older attempt is nobody's.
                 worker.ledger.reclaim(claim)
                 stale = Refusal(Why.NEVER_STARTED, "the request was asked for again since")

@@ -16,10 +16,11 @@ from diplex_core.events import (
     Reported,
     SessionEnded,
     StopClaim,
+    Ticked,
     Why,
     Withdrawn,
 )
-from diplex_core.words import EndReason
+from diplex_core.words import Claim, EndReason
 
 NewDesk = Callable[..., Any]
 MODEL = "qwen2.5-72b-instruct"
@@ -72,6 +73,39 @@ def test_an_attempt_that_ends_after_its_client_asked_again_is_not_the_end_of_the
     assert desk.served == []
     desk.end(decisions[0])
     assert [served.claim for served in desk.served] == [decisions[0].claim]
+
+
+def test_an_attempt_whose_worker_was_given_up_is_stopped_when_it_turns_up_and_its_request_waits(
+    new_desk: NewDesk, facts: Any
+) -> None:
+    desk = new_desk(facts("a", slots=1), facts("b", slots=1))
+    granted, other = desk.grant(), desk.grant()
+    desk.start(granted)
+    desk.start(other)
+    lost = granted.worker.name
+    desk.lose(lost)
+    ask_again(desk, granted.key, granted)  # its stream broke too; the stop finds no link
+    desk.now = 3.5
+    desk.tell(Ticked())  # given up: nothing is charged there any more
+    decisions = desk.link(facts(lost, slots=1))
+    assert StopClaim in {type(decision) for decision in decisions}
+    charge = desk.admission.workers[lost].ledger.charge_of(granted.claim)
+    assert charge is not None
+    assert charge.reclaiming
+
+
+def test_of_two_attempts_that_a_new_life_of_the_router_hears_of_the_newer_one_lives(
+    new_desk: NewDesk, facts: Any
+) -> None:
+    desk = new_desk(silent=("a", "b"))
+    old, new = HeldClaim(Claim(99, 1), 5, 1), HeldClaim(Claim(99, 2), 5, 1)
+    desk.held = {"a": {old.claim: old}, "b": {new.claim: new}}
+    assert desk.link(facts("a")) == []
+    (stop,) = desk.link(facts("b"))
+    assert (stop.worker, stop.claim) == ("a", old.claim)
+    desk.report("a", ended=(EndedClaim(old.claim, EndReason.REVOKED),))
+    (lease,) = desk.admission.leases.all()
+    assert (lease.claim, lease.worker) == (new.claim, "b")
 
 
 def test_what_a_request_would_hit_counts_against_the_whole_pool(new_desk: NewDesk, facts: Any) -> None:
