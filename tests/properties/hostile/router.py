@@ -170,6 +170,7 @@ class Router:
             assert [type(d) for d in decisions] == [Redial], f"report {report.number} after {end.number}"
             return
         end.number, end.last = report.number, report
+        self._look_at_charges(end.worker, report)
         self.reported.add(end.worker)
         if report.number == 1 and self.links.get(end.worker, (None, None))[1] is wire:
             self.ports[end.worker] = wire
@@ -232,6 +233,22 @@ class Router:
         if wire is not None:
             wire.call(stop)
 
+    # What must be true of an account, once a report is taken over.
+
+    def _look_at_charges(self, worker: str, report: Report) -> None:
+        """What the worker holds is charged as it says, unless it says too that it is over."""
+        ledger = self.admission.workers[worker].ledger
+        over = {ended.claim for ended in report.ended}
+        for held in report.held:
+            if held.claim in over:
+                continue
+            charge = ledger.charge_of(held.claim)
+            assert charge is not None and charge.held, f"{worker} holds {held}, which is not charged"
+            assert (charge.blocks, charge.slots) == (held.blocks, held.slots), f"{held} is charged {charge}"
+            assert not (held.prefilled and charge.prefill), f"{held} is read, and charged {charge}"
+        for claim in over:
+            assert claim not in ledger, f"{claim} is over, and still charged"
+
     # What must be true of a grant.
 
     def _look_at(self, granted: Granted, event: Event) -> None:
@@ -249,6 +266,10 @@ class Router:
         assert report is not None, f"{granted} goes to a worker that has said nothing on its link"
         assert not report.draining, f"{granted} goes to a worker that drains"
         assert not report.engine_problem, f"{granted} goes to a worker without an engine"
+        ledger = self.admission.workers[name].ledger
+        blocks, slots = ledger.blocks, ledger.slots
+        assert blocks.own + blocks.stray + report.foreign_blocks <= blocks.capacity, f"{granted}: {blocks}"
+        assert slots.own + slots.stray + report.foreign_slots <= slots.capacity, f"{granted}: {slots}"
         tier = rules.tiers[granted.tier]
         asked_for = rules.tier_named(ask.tier)
         assert asked_for is not None

@@ -73,6 +73,11 @@ def at_the_end(workers: list[Worker], routers: list[Router]) -> None:
                 assert (axis.own - axis.guard, axis.stray, axis.foreign) == (0, 0, 0), (
                     f"{worker.name}: {axis}"
                 )
+            at = next(at for at in workers if at.name == worker.name)
+            kept = at.memory.blocks
+            assert (worker.ledger.cached, set(worker.ledger.hits(kept))) == (len(kept), set(kept)), (
+                f"{router.name} believes in other blocks than the {kept} of {worker.name}"
+            )
     for at in workers:
         assert not at.live
         assert (at.pool.used_blocks, at.pool.used_slots, at.pool.resident.pinned) == (0, 0, 0)
