@@ -133,6 +133,7 @@ class Ticket:
             cached_tokens=self.usage.cached_tokens,
             output_tokens=tokens,
             problem=self._why(),
+            detail=self.problem.message if self.problem is not None else "",
             retry_given=self.retry_given,
             retry_obeyed=self.retry_obeyed,
         )

@@ -25,7 +25,8 @@ class Outcome:
         queued: from ask to grant, on the router's clock.
         tpot: mean time per output token after the first; `None` for fewer than two tokens.
         cached_tokens: prompt tokens that came from resident KV blocks.
-        problem: the reason of a rejection or a failure, for people; "" where nothing went wrong.
+        problem: the reason of a rejection or a failure, in a word or two; "" where nothing went wrong.
+        detail: the same in a sentence, with the mend.
         retry_given: refusals that came with a time to try again.
         retry_obeyed: how often it was sent again after exactly that time.
     """
@@ -46,6 +47,7 @@ class Outcome:
     cached_tokens: Tokens = 0
     output_tokens: Tokens = 0
     problem: str = ""
+    detail: str = ""
     retry_given: int = 0
     retry_obeyed: int = 0
 

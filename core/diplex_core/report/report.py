@@ -108,6 +108,7 @@ class Report:
         duration: seconds from the first arrival until the last request had ended.
         targets: each tier's promise for the model of the run, in words.
         problems: reasons of rejections and failures, most frequent first.
+        details: the first of each in full.
     """
 
     run: Mapping[str, Any]
@@ -123,6 +124,7 @@ class Report:
     workers: Mapping[str, WorkerFigures]
     ledger: LedgerFigures
     problems: Mapping[str, int]
+    details: Mapping[str, str]
 
     @property
     def met(self) -> int:
@@ -211,7 +213,13 @@ def report_of(
     for one, tenant in zip(outcomes, _tenants(outcomes), strict=True):
         asked[tenant] += 1
         got[tenant] += one.output_tokens
-    problems = Counter(f"{one.ended}: {one.problem or 'no reason'}" for one in outcomes if not one.completed)
+    problems: Counter[str] = Counter()
+    details: dict[str, str] = {}
+    for one in outcomes:
+        if not one.completed:
+            reason = f"{one.ended}: {one.problem or 'no reason'}"
+            problems[reason] += 1
+            details.setdefault(reason, one.detail)
     return Report(
         run=run,
         notes=tuple(notes),
@@ -229,6 +237,7 @@ def report_of(
         workers=workers,
         ledger=ledger,
         problems=dict(problems.most_common()),
+        details=details,
     )
 
 

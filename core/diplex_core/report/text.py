@@ -137,7 +137,10 @@ def _totals(report: Report) -> list[str]:
         f"over capacity {ledger.over_capacity:,}",
     ]
     said += [f"ledger  NOT AS IT MUST BE: {wrong}" for wrong in ledger.wrong]
-    said += [f"{count:,} {problem}" for problem, count in report.problems.items()]
+    said += [
+        f"{count:,} {problem}" + (f"; the first: {detail}" if (detail := report.details[problem]) else "")
+        for problem, count in report.problems.items()
+    ]
     return [line for one in said for line in _folded(one, indent=8)]
 
 

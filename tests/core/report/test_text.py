@@ -64,6 +64,15 @@ def test_no_line_is_wider_than_a_hundred_columns(made: Callable[..., Report], ou
     assert max(map(len, said.splitlines())) <= 100
 
 
+def test_a_reason_is_told_once_with_its_mend(made: Callable[..., Report], outcome: Make):
+    refused = [
+        outcome(ended=Ending.FAILED, problem="REQUEST_TOO_LARGE", detail=f"needs {blocks} blocks. Mend: less")
+        for blocks in (70, 80)
+    ]
+    said = text(made({"pkg0": SIMULATED}, None, *refused)).splitlines()
+    assert said[-1] == "2 failed: REQUEST_TOO_LARGE; the first: needs 70 blocks. Mend: less"
+
+
 def test_what_never_happened_is_a_dash(outcome: Make, tiers: dict[str, Tier]):
     report = report_of(
         [outcome(ended=Ending.REJECTED)], tiers, {}, LedgerFigures(1, 1), model="m", duration=1.0
