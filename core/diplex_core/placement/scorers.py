@@ -7,15 +7,16 @@ from typing import Final
 from diplex_core.placement.rules import PoolView, Score, Wish, scorer
 from diplex_core.words import Seconds
 
-# What a tier's rules may change. A worker that has just refused comes last; then broken promises count, the
-# request's own and its neighbours' alike, at least 4 each; then the tier's order of patterns (1/n of 2 for
-# each place lost, so 1 for a tier that names two), and room only among equals.
+# What a tier's rules may change. A worker that has just refused comes last; then broken promises count, at
+# least 4 each: a neighbour's, who is there already, a little more than the request's own; then the tier's
+# order of patterns (1/n of 2 for each place lost, so 1 for a tier that names two), and room among equals.
+# benchmarks/prefill_budget shows what comes of them on a trace.
 WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
     {
         "not_refused": 64.0,
         "ttft": 8.0,
         "tpot": 8.0,
-        "neighbours": 8.0,
+        "neighbours": 10.0,
         "preferred_pattern": 2.0,
         "room": 0.5,
     }

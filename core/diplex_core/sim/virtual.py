@@ -46,11 +46,13 @@ class Arrival:
 
 @dataclass(slots=True)
 class Fate:
-    """What became of an arrival. `served` None: it was refused, for the reason that `refused` gives."""
+    """What became of an arrival. `served` None: it was refused, for the reason that `refused` gives.
+    `longest_gap`: between two of its tokens."""
 
     arrival: Arrival
     served: Served | None = None
     refused: str = ""
+    longest_gap: Seconds = 0.0
 
 
 @dataclass(slots=True)
@@ -60,6 +62,7 @@ class _Guest:
     work: Work
     started: Seconds
     first: Seconds | None = None
+    last: Seconds = 0.0
     said: Tokens = 0
 
 
@@ -222,6 +225,10 @@ class VirtualFleet:
             if guest.first is None:
                 guest.first = self.now
                 first.append(claim)
+            else:
+                fate = self._fates[guest.arrival]
+                fate.longest_gap = max(fate.longest_gap, self.now - guest.last)
+            guest.last = self.now
             if end is not None:
                 over.append(claim)
 
