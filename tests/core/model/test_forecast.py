@@ -1,0 +1,86 @@
+"""What is predicted of one more request, held against what the simulated engine then does."""
+
+from dataclasses import replace
+
+import pytest
+
+from diplex_core.events import WorkerFacts
+from diplex_core.model.forecast import Forecast, Load, forecast_of
+from diplex_core.sim.virtual import Arrival, VirtualFleet
+from diplex_core.words import Pattern, Promise, Rules, Target, Tier
+
+ALONE = Load(sequences=0, unread=0, context=0.0, backlog=0.0, intake=0.0)
+
+
+def facts(pattern: Pattern = Pattern.C, budget: int = 256, **more: object) -> WorkerFacts:
+    known = {"gpu": "b200", "profile": "qwen2.5-72b", "weights": "mxfp4-mixed", "kv_cache": "mxfp8"}
+    return WorkerFacts(
+        "w", "w", pattern, frozenset({"m"}), 1, "w:1", 32, 20_000, 16, context=65536,
+        calibration="chapter", simulated=True, prefill_budget=budget, **{**known, **more},  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def forecast(**more: object) -> Forecast:
+    found = forecast_of(facts(**more))  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    "strange", [{"calibration": ""}, {"profile": "unheard-of"}, {"gpu": "cpu"}, {"gpu": ""}, {"profile": ""}]
+)
+def test_of_a_worker_without_figures_nothing_is_predicted(strange: dict[str, str]) -> None:
+    assert forecast_of(replace(facts(), **strange)) is None
+
+
+@pytest.mark.parametrize("pattern", list(Pattern))
+@pytest.mark.parametrize("prompt", [1, 200, 2048, 7400])
+def test_alone_the_first_token_comes_when_predicted(pattern: Pattern, prompt: int) -> None:
+    known = facts(pattern, 256 if pattern is Pattern.C else 0)
+    tier = Tier("t", (pattern,))
+    rules = Rules(frozenset({"m"}), "m", {"t": tier}, "t")
+    (fate,) = VirtualFleet(rules, [known], seed=3).run([Arrival(0.0, "t", prompt, 20)])
+    assert fate.served is not None
+    assert fate.served.ttft == pytest.approx(fate.served.predicted_ttft, rel=0.4)
+
+
+def test_in_a_burst_the_backlog_is_predicted() -> None:
+    tier = Tier("t", (Pattern.C,), Promise(Target(1.0)))
+    rules = Rules(frozenset({"m"}), "m", {"t": tier}, "t")
+    burst = [Arrival(0.001 * at, "t", 1500 + 400 * (at % 5), 12) for at in range(12)]
+    fates = VirtualFleet(rules, [facts()]).run(burst)
+    for fate in fates[3:]:
+        assert fate.served is not None
+        assert fate.served.ttft == pytest.approx(fate.served.predicted_ttft, rel=0.3)
+
+
+def test_a_larger_prompt_a_fuller_engine_and_a_backlog_each_put_the_first_token_off() -> None:
+    known = forecast()
+    base = known.ttft(2000, ALONE)
+    assert known.ttft(4000, ALONE) > base
+    assert known.ttft(2000, replace(ALONE, sequences=8, context=2000.0)) > base
+    assert known.ttft(2000, replace(ALONE, backlog=0.1)) == pytest.approx(base + 0.1)
+
+
+def test_prompts_that_came_of_late_slow_each_token_up_to_a_chunk_a_step() -> None:
+    known = forecast()
+    quiet, busy, flooded = (
+        known.tpot(2000, replace(ALONE, sequences=8, context=2000.0, intake=rate))
+        for rate in (0, 20_000, 1e9)
+    )
+    assert quiet < busy < flooded
+    load = replace(ALONE, sequences=8, context=2000.0)
+    assert flooded == pytest.approx(known.disturbance(2000, load).step, rel=0.1)
+
+
+def test_with_256_tokens_a_step_a_full_latency_worker_keeps_8_ms_a_token() -> None:
+    load = replace(ALONE, sequences=16, context=2000.0)
+    assert forecast().disturbance(7000, load).step < 0.008
+    assert forecast(budget=16_384).disturbance(7000, load).step > 0.1
+
+
+def test_a_worker_that_simulates_ten_seconds_in_one_is_ten_times_as_fast() -> None:
+    assert forecast(time_scale=10.0).ttft(2000, ALONE) == pytest.approx(forecast().ttft(2000, ALONE) / 10)
+    load = replace(ALONE, sequences=4, context=2000.0, intake=5_000.0)
+    scaled = replace(load, intake=50_000.0)
+    assert forecast(time_scale=10.0).tpot(2000, scaled) == pytest.approx(forecast().tpot(2000, load) / 10)
