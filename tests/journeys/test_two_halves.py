@@ -121,7 +121,7 @@ async def test_one_half_that_ends_leaves_the_streams_of_the_other_untouched(flee
             while not ended.is_set():
                 await listener("pkg2.1", f"{number}, again {len(heard['pkg2.1'])}").listen()
 
-        async with asyncio.TaskGroup() as listening:
+        async with asyncio.timeout(120), asyncio.TaskGroup() as listening:
             for number in range(STREAMS):
                 listening.create_task(listener("pkg2.0", f"{number}").listen())
                 listening.create_task(go_on(listener("pkg2.1", f"{number}"), number))

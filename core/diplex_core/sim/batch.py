@@ -191,7 +191,7 @@ class Batch:
         for running in [r for r in self._running.values() if r.cancelled]:
             self._leave_cancelled(running, say)
         self._read_on()
-        ended = [voice for voice in self._voices if self._step(voice, say)]
+        ended = [voice for voice in self._voices if self._speak(voice, say)]
         for voice in ended:
             self._end(voice)
 
@@ -242,18 +242,26 @@ class Batch:
             self._voices.append(voice)
             self._held_tokens += work.to_read
 
-    def _step(self, voice: Voice, say: Say) -> bool:
+    def _speak(self, voice: Voice, say: Say) -> bool:
         """Say what the iteration gives a choice; True: that was its last."""
         # All drafts are written, right or wrong; the next iteration overwrites the wrong ones.
         while voice.room <= self._draft:
             voice.blocks.append(self.cache.take())
             voice.room += self._block_tokens
-        tokens = min(1 + self._drafts_accepted(voice), voice.last - voice.index)
+        tokens = min(1 + self._drafts_accepted(voice), voice.last - voice.index) if self._draft else 1
         voice.room -= tokens
         self._held_tokens += tokens
+        work = voice.running.work
         for _ in range(tokens):
-            self._speak(voice, say)
-        return voice.index >= voice.last
+            token_id, text = token(work.digest, voice.choice, voice.index)
+            if voice.cut is not None:
+                whole = len(text)
+                text = text[: max(0, voice.cut - voice.spoken)]
+                voice.spoken += whole
+            voice.index += 1
+            over = voice.index >= voice.last
+            say(work.claim, voice.choice, token_id, text, voice.end if over else None)
+        return over
 
     def _drafts_accepted(self, voice: Voice) -> Tokens:
         """Drafted tokens before the first wrong one. Each place of an answer has one draw, whoever asks."""
@@ -262,18 +270,6 @@ class Batch:
             if drawn(self._seed, digest, voice.choice, voice.index + ahead) >= self._acceptance:
                 return ahead
         return self._draft
-
-    def _speak(self, voice: Voice, say: Say) -> None:
-        """Say one token."""
-        work = voice.running.work
-        token_id, text = token(work.digest, voice.choice, voice.index)
-        if voice.cut is not None:
-            whole = len(text)
-            text = text[: max(0, voice.cut - voice.spoken)]
-            voice.spoken += whole
-        voice.index += 1
-        over = voice.index >= voice.last
-        say(work.claim, voice.choice, token_id, text, voice.end if over else None)
 
     def _leave_cancelled(self, running: Running, say: Say) -> None:
         work = running.work

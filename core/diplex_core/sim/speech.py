@@ -17,6 +17,7 @@ _SYLLABLES: Final = tuple(start + end for start in "bdfghjklmnprstvz" for end in
 WORDS: Final = tuple(first + second for first in _SYLLABLES for second in _SYLLABLES)
 _SPACED: Final = tuple(" " + word for word in WORDS)
 _MASK: Final = (1 << 64) - 1
+_CHOICE, _INDEX = 0xD1342543DE82EF95, 0x9E3779B97F4A7C15  # odd, so that no two places fall together
 
 
 def prompt_digest(kind: str, payload: bytes) -> int:
@@ -32,7 +33,7 @@ def prompt_digest(kind: str, payload: bytes) -> int:
 
 def token(digest: int, choice: int, index: int) -> tuple[int, str]:
     """Id and text of one token; the first of an answer has no space before it."""
-    number = _mixed(_place(digest, choice, index)) >> 52
+    number = _mixed(digest + choice * _CHOICE + index * _INDEX) >> 52
     return number, _SPACED[number] if index else WORDS[number]
 
 
@@ -48,7 +49,7 @@ def share(seed: int, number: int) -> float:
 
 def drawn(seed: int, digest: int, choice: int, index: int) -> float:
     """Chance at one place of one answer: a number between 0 and 1, the same for the same arguments."""
-    return share(seed, _mixed(_place(digest, choice, index)))
+    return share(seed, _mixed(digest + choice * _CHOICE + index * _INDEX))
 
 
 def cut_at_stop(digest: int, choice: int, most: Tokens, stop: tuple[str, ...]) -> tuple[Tokens, int] | None:
@@ -69,10 +70,6 @@ def cut_at_stop(digest: int, choice: int, most: Tokens, stop: tuple[str, ...]) -
     # Of two that overlap the one completed first ends the answer, as it would token by token.
     first, last = min(found, key=lambda place: (place[1], place[0]))
     return next(number for number, end in enumerate(ends, 1) if end >= last), first
-
-
-def _place(digest: int, choice: int, index: int) -> int:
-    return digest + choice * 0xD1342543DE82EF95 + index * 0x9E3779B97F4A7C15
 
 
 def _mixed(value: int) -> int:
