@@ -168,11 +168,11 @@ class Admission:
                 full = (
                     f"{wish.tier.max_queue_requests} requests of tier {wish.tier.name} wait for {wish.model}"
                 )
-                self._refuse(key, None, Refusal(Why.QUEUE_FULL, full, self._retry_after()), now)
+                self._refuse(key, None, Refusal(Why.QUEUE_FULL, full, self._retry_after()), now, wish)
                 return
             lease = self.leases.open(now - ask.age)
         elif ask.again is not None and not self._taken_up(lease, ask.again, now):
-            self._refuse(key, lease, _refused_too_often(lease), now)
+            self._refuse(key, lease, _refused_too_often(lease), now, wish)
             return
         lease.ask, lease.wish = ask, wish
         lease.deadline = now + ask.timeout if ask.timeout is not None else None
@@ -212,7 +212,7 @@ class Admission:
         refusal = refusal or self._turned_away(wish, choice)
         if refusal is not None:
             self._remember(lease, wish, choice, now, refusal)
-            self._refuse(lease.key, lease, refusal, now)
+            self._refuse(lease.key, lease, refusal, now, wish)
             return True
         if (lower := self._given_way(wish, choice)) is not None:
             return self._degrade(lease, lower, now)
@@ -312,11 +312,15 @@ class Admission:
 
     # Ends of a lease that come from the client, or from time.
 
-    def _refuse(self, key: AskKey, lease: Lease | None, refusal: Refusal, now: Seconds) -> None:
+    def _refuse(
+        self, key: AskKey, lease: Lease | None, refusal: Refusal, now: Seconds, wish: Wish | None = None
+    ) -> None:
         if lease is not None:
             self._drop(lease, refusal.message, now)
         self.outcomes["refused", refusal.why] += 1
-        self._out.append(Refused(key, refusal))
+        model = wish.model if wish is not None else ""
+        tier = (wish.degraded_from or wish.tier.name) if wish is not None else ""
+        self._out.append(Refused(key, refusal, model, tier))
 
     def _left(self, lease: Lease, reason: str, now: Seconds) -> None:
         """Withdrawn, or its client's session ended."""
@@ -391,7 +395,15 @@ class Admission:
             )
         else:
             return
-        self._refuse(lease.key, lease, refusal, now)
+        self.past.note(self._of_the_past(lease, refusal, now))
+        self._refuse(lease.key, lease, refusal, now, lease.wish)
+
+    def _of_the_past(self, lease: Lease, refusal: Refusal, now: Seconds) -> Explanation:
+        """The end of a wait, with what the workers' rules said when they were last asked."""
+        request_id = lease.ask.request_id if lease.ask is not None else ""
+        waited = self.past.of(request_id)
+        words = waited.words if waited is not None else {}
+        return Explanation(request_id, now, Outcome.REFUSED, lease.wish, "", refusal.message, words)
 
     # What workers say.
 

@@ -244,8 +244,12 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
+    """`model` and `tier`: those that were asked for; "" where the ask named none that there is."""
+
     key: AskKey
     refusal: Refusal
+    model: str = ""
+    tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)

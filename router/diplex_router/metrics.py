@@ -9,8 +9,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from diplex.wire.telemetry import TPOT_BUCKETS, TTFT_BUCKETS
 from diplex_core.admission import Admission
-from diplex_core.events import Served
+from diplex_core.events import Decision, Refused, Served
 from diplex_core.lease import State
+from diplex_core.words import Seconds
 
 _QUEUE_BUCKETS: Final = (
     0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
@@ -102,7 +103,7 @@ class Metrics:
         )
         self._slo = Counter(
             "diplex_slo",
-            "Requests that ran, by whether they met every target of the tier that was asked for",
+            "Requests, by whether they met every target of the tier asked for; turned away: they did not",
             ("model", "tier", "met"),
             registry=self._registry,
         )
@@ -118,6 +119,11 @@ class Metrics:
         if served.tpot is not None:
             self._tpot.labels(*labels).observe(served.tpot)
         self._slo.labels(*labels, str(served.met).lower()).inc()
+
+    def decided(self, decision: Decision, began: Seconds) -> None:
+        """A request that was turned away for want of room or time has not had its promise kept."""
+        if isinstance(decision, Refused) and decision.tier and decision.refusal.retry_after is not None:
+            self._slo.labels(decision.model, decision.tier, "false").inc()
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

@@ -62,6 +62,7 @@ async def run(
     links = Links(settings.name, epoch, settings.keys, settings.workers, driver)
     metrics = Metrics(admission)
     driver.on_served += [metrics.served, Instruments()]
+    driver.on_decision.append(metrics.decided)
     streams = WorkerStreams()
     view = View(settings.name, admission, settings.workers, links.infos, begun)
     hello = router_pb2.RouterSessionResponse(router=settings.name, epoch=epoch)

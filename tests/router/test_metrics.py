@@ -2,10 +2,22 @@
 
 from dataclasses import replace
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from diplex_core.admission import Admission
-from diplex_core.events import Ask, Asked, AskKey, Report, Reported, Served, WorkerFacts
+from diplex_core.events import (
+    Ask,
+    Asked,
+    AskKey,
+    Refusal,
+    Refused,
+    Report,
+    Reported,
+    Served,
+    Why,
+    WorkerFacts,
+)
 from diplex_core.words import EndReason, Pattern, Rules, Tenant, Tier
 from diplex_router.metrics import Metrics
 
@@ -53,6 +65,15 @@ def test_a_promise_counts_for_the_tier_that_was_asked_for():
     metrics.served(replace(SERVED, degraded_from="interactive", met=False))
     samples = page(metrics)
     assert samples["diplex_slo_total", ("met", "false"), ("model", "m"), ("tier", "interactive")] == 1
+
+
+@pytest.mark.parametrize(("retry_after", "counted"), [(1.5, True), (None, False)])
+def test_a_promise_to_a_request_that_found_no_room_was_not_kept(retry_after: float | None, counted: bool):
+    metrics = Metrics(Admission(RULES, [], epoch=1, now=0.0))
+    refusal = Refusal(Why.TOO_LATE if counted else Why.REQUEST_INVALID, "too late", retry_after)
+    metrics.decided(Refused(AskKey(1, 1), refusal, "m", "interactive"), 0.0)
+    missed = ("diplex_slo_total", ("met", "false"), ("model", "m"), ("tier", "interactive"))
+    assert (page(metrics).get(missed) == 1) is counted
 
 
 def test_queues_of_one_tier_are_one_figure():

@@ -52,5 +52,8 @@ def facts_of(worker: WorkerConfig) -> WorkerFacts:
         time_scale=worker.engine.time_scale,
         prefill_budget=worker.prefill_budget or latency,
         draft_tokens=times.draft_tokens,
-        **about,
+        gpu=about["gpu"],
+        profile=about["profile"],
+        weights=about["weights"],
+        kv_cache=about["kv_cache"],
     )
