@@ -325,3 +325,11 @@ async def test_on_a_terminal_the_line_is_written_over_and_wiped_in_the_end():
     await asyncio.gather(task, return_exceptions=True)
     assert "\n" not in stream.getvalue()
     assert stream.getvalue().startswith("\r\x1b[K") and stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_the_longest_gap_is_the_longest_time_between_two_pieces_of_output(ticket: Ticket):
+    for since_last in (100.0, 5.0, 0.0):  # before the first token is no gap
+        ticket.last -= since_last
+        ticket.on_tokens(pb.Tokens(count=1))
+    outcome = ended(ticket)
+    assert outcome.longest_gap is not None and 5.0 <= outcome.longest_gap < 50.0

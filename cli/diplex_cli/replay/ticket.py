@@ -41,7 +41,7 @@ class Ticket:
     """
 
     __slots__ = (
-        *("due", "ended", "first", "grant", "last", "life", "over", "planned", "problem", "prompt"),
+        *("due", "ended", "first", "gap", "grant", "last", "life", "over", "planned", "problem", "prompt"),
         *("queued", "reason", "retry_given", "retry_obeyed", "sent", "tokens", "usage"),
     )
 
@@ -55,6 +55,7 @@ class Ticket:
         self.sent = 0.0
         self.first: Seconds | None = None
         self.last = self.ended = 0.0
+        self.gap = 0.0
         self.tokens = 0
         self.queued: Seconds | None = None
         self.grant: pb.Grant | None = None
@@ -75,9 +76,12 @@ class Ticket:
             self.queued = granted.queue_ms / 1000
 
     def on_tokens(self, tokens: pb.Tokens) -> None:
-        self.last = perf_counter()
+        now = perf_counter()
         if self.first is None:
-            self.first = self.last
+            self.first = now
+        elif now - self.last > self.gap:
+            self.gap = now - self.last
+        self.last = now
         self.tokens += tokens.count
 
     def on_done(self, done: pb.Done) -> None:
@@ -128,6 +132,7 @@ class Ticket:
             queued=self.queued,
             ttft=None if first is None else first - self.due,
             tpot=(self.last - first) / (tokens - 1) if first is not None and tokens > 1 else None,
+            longest_gap=self.gap if first is not None and tokens > 1 else None,
             e2e=self.ended - self.due if ended is Ending.COMPLETED else None,
             prompt_tokens=self.usage.prompt_tokens or self.planned.prompt_tokens,
             cached_tokens=self.usage.cached_tokens,

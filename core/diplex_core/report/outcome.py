@@ -24,6 +24,7 @@ class Outcome:
         arrived: seconds from the beginning of the run to when it was due; all durations count from there.
         queued: from ask to grant, on the router's clock.
         tpot: mean time per output token after the first; `None` for fewer than two tokens.
+        longest_gap: the longest time between two pieces of its output.
         cached_tokens: prompt tokens that came from resident KV blocks.
         problem: the reason of a rejection or a failure, in a word or two; "" where nothing went wrong.
         detail: the same in a sentence, with the mend.
@@ -42,6 +43,7 @@ class Outcome:
     queued: Seconds | None = None
     ttft: Seconds | None = None
     tpot: Seconds | None = None
+    longest_gap: Seconds | None = None
     e2e: Seconds | None = None
     prompt_tokens: Tokens = 0
     cached_tokens: Tokens = 0

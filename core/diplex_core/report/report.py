@@ -88,6 +88,7 @@ class TierFigures:
     failed: int
     ttft: Spread
     tpot: Spread
+    longest_gap: Spread
     e2e: Spread
     queue: Spread
     met: int
@@ -267,6 +268,7 @@ def _figures(outcomes: Sequence[Outcome], tier: Tier, duration: Seconds) -> Tier
         failed=ended[Ending.FAILED],
         ttft=Spread.of(one.ttft for one in completed),
         tpot=Spread.of(one.tpot for one in completed),
+        longest_gap=Spread.of(one.longest_gap for one in completed),
         e2e=Spread.of(one.e2e for one in completed),
         queue=Spread.of(one.queued for one in completed),
         met=met,
@@ -295,6 +297,7 @@ def _tier_json(tier: TierFigures) -> dict[str, Any]:
         "failed": tier.failed,
         "ttft_ms": _spread_json(tier.ttft),
         "tpot_ms": _spread_json(tier.tpot),
+        "longest_gap_ms": _spread_json(tier.longest_gap),
         "e2e_ms": _spread_json(tier.e2e),
         "queue_ms": _spread_json(tier.queue),
         "slo_attainment": _rounded(tier.attainment, 6),

@@ -71,8 +71,8 @@ def _counts(tiers: Mapping[str, TierFigures]) -> list[str]:
 
 def _latencies(report: Report) -> list[str]:
     rows: list[tuple[str, ...]] = [
-        ("", "TTFT", "", "", "TPOT", "", "E2E", "queue", "targets (p95)"),
-        ("ms", "p50", "p95", "p99", "p50", "p95", "p95", "p95", ""),
+        ("", "TTFT", "", "", "TPOT", "", "gap", "E2E", "queue", "targets (p95)"),
+        ("ms", "p50", "p95", "p99", "p50", "p95", "p95", "p95", "p95", ""),
     ]
     for name, tier in report.tiers.items():
         rows.append(
@@ -80,12 +80,13 @@ def _latencies(report: Report) -> list[str]:
                 name,
                 *(_ms(value) for value in (tier.ttft.p50, tier.ttft.p95, tier.ttft.p99)),
                 *(_ms(value) for value in (tier.tpot.p50, tier.tpot.p95)),
+                _ms(tier.longest_gap.p95),
                 _ms(tier.e2e.p95),
                 _ms(tier.queue.p95),
                 report.targets.get(name, "") or "none",
             )
         )
-    return table(rows, left=(0, 8))
+    return table(rows, left=(0, 9))
 
 
 def _workers(workers: Mapping[str, WorkerFigures]) -> list[str]:
