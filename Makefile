@@ -102,7 +102,7 @@ docs: setup ## check the docs: links, blocks that must parse, commands that must
 
 pins: $(SET_UP) ## newest versions that pyproject.toml allows, with hashes, into requirements/
 	@$(UV) lock --quiet --upgrade
-	@$(call export,Everything that development needs,--group dev $(EXTRAS)) > requirements/dev.txt
+	@$(call export,Everything that development needs,--group dev $(EXTRAS) --extra plot) > requirements/dev.txt
 	@$(call export,What a server needs,--no-dev $(EXTRAS)) > requirements/serve.txt
 	@$(call export,What builds the wheel,--only-group build) > requirements/build.txt
 	@{ echo "# What installs the rest. Made by make pins."; \
