@@ -72,12 +72,12 @@ class HostileMachine(RuleBasedStateMachine):
         for _ in range(how_many):
             self.world.a_client_asks(dice)
 
-    @rule(dice=dice, step=moves, how_often=st.integers(1, 6))
+    @rule(dice=dice, step=moves, how_often=st.integers(1, 10))
     def something_moves(self, dice: random.Random, step: str, how_often: int) -> None:
         for _ in range(how_often):
             getattr(self.world, step)(dice)
 
-    @rule(dice=dice, step=moves, how_often=st.integers(1, 6))
+    @rule(dice=dice, step=moves, how_often=st.integers(1, 10))
     def something_else_moves(self, dice: random.Random, step: str, how_often: int) -> None:
         for _ in range(how_often):
             getattr(self.world, step)(dice)

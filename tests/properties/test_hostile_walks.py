@@ -52,7 +52,7 @@ def walks(seeds: Iterable[int], steps: int) -> None:
 
 
 def test_hostile_walks_over_commit_nothing_and_leave_nothing() -> None:
-    walks(range(20), 1500)
+    walks(range(40), 1500)
 
 
 @pytest.mark.long

@@ -9,7 +9,7 @@ record.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from diplex_core.admission import REBUILD_WITHIN, Admission
@@ -36,6 +36,7 @@ from diplex_core.events import (
 )
 from diplex_core.words import Claim, Reserve, Rules, Seconds, blocks_needed
 
+from .book import Book
 from .wire import Wire
 from .words import Answer, AskSaid, Grant, Hello, WithdrawSaid
 
@@ -97,7 +98,7 @@ class Router:
         self,
         name: str,
         rules: Rules,
-        workers: Iterable[str],
+        workers: Sequence[str],
         *,
         epoch: int,
         now: Callable[[], Seconds],
@@ -118,6 +119,7 @@ class Router:
         self.ports: dict[str, Wire] = {}  # links whose first report has come: they take orders
         self.told: dict[AskKey, Told] = {}
         self.reported: set[str] = set()
+        self.books = {worker: Book(lost_at=self.started) for worker in workers}
         self.served: set[Claim] = set()
         self._asked_under: dict[int, Rules] = {}  # by lease
         self._last_session = 0
@@ -187,9 +189,21 @@ class Router:
 
     def tell(self, event: Event) -> list[Decision]:
         decisions = self.admission.step(event, self.clock())
+        self._note(event, decisions)
         for decision in decisions:
             self._carry_out(decision, event)
         return decisions
+
+    def _note(self, event: Event, decisions: list[Decision]) -> None:
+        """What the event says of what must be charged; grants are noted as they are carried out."""
+        match event:
+            case Ticked():
+                for book in self.books.values():
+                    book.time_passes(self.clock())
+            case LinkLost():
+                self.books[event.worker].link_lost(self.clock())
+            case Reported() if not any(isinstance(decision, Redial) for decision in decisions):
+                self.books[event.worker].report(event.report)
 
     def _carry_out(self, decision: Decision, event: Event) -> None:
         match decision:
@@ -199,6 +213,7 @@ class Router:
             case Granted():
                 self.seen["granted"] += 1
                 self._look_at(decision, event)
+                self.books[decision.worker.name].granted(decision.claim)
                 self._answer(decision, Grant(decision, self.name, self.epoch))
             case Refused():
                 self.seen[f"refused: {decision.refusal.why}"] += 1
@@ -268,8 +283,11 @@ class Router:
         assert not report.engine_problem, f"{granted} goes to a worker without an engine"
         ledger = self.admission.workers[name].ledger
         blocks, slots = ledger.blocks, ledger.slots
-        assert blocks.own + blocks.stray + report.foreign_blocks <= blocks.capacity, f"{granted}: {blocks}"
-        assert slots.own + slots.stray + report.foreign_slots <= slots.capacity, f"{granted}: {slots}"
+        charged = blocks.own - blocks.guard + blocks.stray + report.foreign_blocks
+        assert charged + facts.guard_blocks <= facts.capacity_blocks, f"{granted} does not fit: {blocks}"
+        assert slots.own + slots.stray + report.foreign_slots <= facts.capacity_slots, f"{granted}: {slots}"
+        hits = ask.block_hashes[: granted.cached]
+        assert self.books[name].resident >= set(hits), f"{granted} counts on {hits}, which are not resident"
         tier = rules.tiers[granted.tier]
         asked_for = rules.tier_named(ask.tier)
         assert asked_for is not None

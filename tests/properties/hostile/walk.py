@@ -38,7 +38,7 @@ WEIGHTS: Final[Mapping[str, int]] = {
     "a_client_cancels": 5,
     "an_engine_gives_a_sequence_up": 4,
     "a_grant_is_shown_once_more": 3,
-    "a_session_breaks": 3,
+    "a_session_breaks": 5,
     "a_client_loses_a_worker": 5,
     "a_report_is_lost": 3,
     "a_report_comes_twice": 3,
