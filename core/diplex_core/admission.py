@@ -155,6 +155,8 @@ class Admission:
 
     def _asked(self, key: AskKey, ask: Ask, now: Seconds) -> None:
         lease = self.leases.get(ask.again.claim.lease_id) if ask.again else None
+        if lease is not None and lease.key is not None and key.session < lease.key.session:
+            return  # read late: its client has left that session since, and waits on a newer one
         if lease is not None and lease.ask is not None and lease.wish is not None:
             wish = wish_again(ask, lease.ask, lease.wish, self.rules)
         else:

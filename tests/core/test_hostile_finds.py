@@ -11,6 +11,7 @@ from diplex_core.events import (
     EndedClaim,
     Granted,
     HeldClaim,
+    Queued,
     Refused,
     Report,
     Reported,
@@ -48,6 +49,19 @@ def test_a_grant_that_was_lost_with_a_session_is_taken_back_when_its_client_asks
     assert third.claim.attempt == 3
     desk.tell(SessionEnded(1))
     assert desk.admission.leases.opened - desk.admission.leases.closed == 1
+
+
+def test_an_ask_that_is_read_late_from_a_session_that_its_client_has_left_takes_nothing_away(
+    new_desk: NewDesk, facts: Any
+) -> None:
+    desk = new_desk(facts("a", slots=1))
+    granted = desk.grant(session=1)
+    desk.end(granted, EndReason.REFUSED)
+    desk.grant(session=9)
+    assert [type(d) for d in ask_again(desk, AskKey(3, 1), granted)] == [Queued]
+    assert ask_again(desk, AskKey(2, 1), granted) == []
+    desk.tell(SessionEnded(2))
+    assert AskKey(3, 1) in {lease.key for lease in desk.admission.leases.all()}
 
 
 def test_a_request_withdrawn_while_it_runs_is_not_kept_when_it_comes_to_nothing(
