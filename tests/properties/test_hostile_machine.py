@@ -24,6 +24,7 @@ moves = st.sampled_from(
 repairs = st.sampled_from(
     (
         "routers_dial",
+        "who_was_cut_off_is_so_no_more",
         "a_client_connects",
         "engines_come_up",
         "workers_drain_no_more",
@@ -39,6 +40,7 @@ troubles = st.sampled_from(
         "a_client_dies",
         "a_grant_is_shown_once_more",
         "a_link_breaks",
+        "a_router_is_cut_off_from_a_worker",
         "a_report_is_lost",
         "a_report_comes_twice",
         "an_engine_gives_a_sequence_up",

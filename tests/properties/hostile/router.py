@@ -313,3 +313,5 @@ class Router:
                 cached=granted.cached * facts.block_tokens,
             )
             assert granted.blocks >= full, f"{granted} reserves less than the {full} blocks it may need"
+            needed = again.needed_blocks if again else 0
+            assert full >= needed or not granted.cached, f"{granted} counts on more hits than its worker had"

@@ -39,6 +39,8 @@ WEIGHTS: Final[Mapping[str, int]] = {
     "an_engine_gives_a_sequence_up": 4,
     "a_grant_is_shown_once_more": 3,
     "a_session_breaks": 5,
+    "a_router_is_cut_off_from_a_worker": 1,
+    "who_was_cut_off_is_so_no_more": 3,
     "a_client_loses_a_worker": 5,
     "a_report_is_lost": 3,
     "a_report_comes_twice": 3,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from diplex_core.words import Claim, EndReason, Pattern, Rules, Seconds, Tenant,
 from . import truths
 from .client import Attempt, Client, Request, Wanted
 from .feed import Feed
-from .router import Router
+from .router import LinkEnd, Router
 from .wire import Wire
 from .words import Cancel
 from .worker import BLOCK_OF_HASHES, Sequence, StreamEnd, Worker, pick_live
@@ -86,6 +87,7 @@ class World:
         self.now: Seconds = 0.0
         self.seen: Counter[str] = Counter()
         self.wires: list[Wire] = []
+        self.cut_off: set[tuple[str, str]] = set()  # routers and workers between which no link comes about
         self._requests = self._epochs = self._boots = 0
         self.workers = [Worker(self._booted(facts), self.seen, 0.0) for facts in FLEET]
         self.routers: dict[str, Router | None] = {}
@@ -101,7 +103,7 @@ class World:
             return
         self._requests += 1
         prompt = dice.choice((1, 20, 31, 32, 33, 64, 90, 150, 200, 260)) + dice.randint(0, 8)
-        if dice.random() < 0.02:
+        if dice.random() < 0.04:
             prompt = dice.choice((0, 480, 600))
         counted = dice.random() < 0.7  # it has a tokenizer
         family = dice.randrange(FAMILIES)
@@ -117,7 +119,7 @@ class World:
             said=said,
             exact=counted,
             hashes=hashes,
-            max_tokens=dice.choice((0, 1, 16, 33, 64, 120, 400)),
+            max_tokens=dice.choice((0, 1, 16, 33, 64, 120, 180, 400)),
             choices=dice.choice((1, 1, 1, 1, 2, 3)) if dice.random() < 0.97 else dice.choice((0, 5)),
             timeout=dice.choice((None, None, None, 3.0, 20.0)),
         )
@@ -145,10 +147,10 @@ class World:
                 client.connected(session)
 
     def a_session_breaks(self, dice: random.Random) -> None:
-        client = dice.choice(self.clients)
-        if client.session is not None and not client.session.cut:
+        sessions = [c.session for c in self.clients if c.session is not None and not c.session.cut]
+        if sessions:
             self.seen["sessions broken"] += 1
-            client.session.break_(dice)
+            dice.choice([session for session in sessions if session.to_caller] or sessions).break_(dice)
 
     def a_client_loses_a_worker(self, dice: random.Random) -> None:
         """The streams of one client to one worker break."""
@@ -220,8 +222,10 @@ class World:
     def routers_dial(self, dice: random.Random) -> None:
         for router in self._up():
             for worker in self.workers:
-                if worker.name not in router.links:
-                    router.dial(worker.name, lambda end, w=worker: self._dial(w, end))  # type: ignore[misc]
+                if worker.name in router.links:
+                    continue
+                up = worker.up and (router.name, worker.name) not in self.cut_off
+                router.dial(worker.name, self._dialler(worker) if up else lambda end: None)
 
     def a_link_breaks(self, dice: random.Random) -> None:
         links = [wire for wire in self.wires if wire.kind == "link" and not wire.cut]
@@ -231,6 +235,18 @@ class World:
             self.seen["reports in flight when a link broke"] += len(wire.to_caller)
             self.seen["orders in flight when a link broke"] += len(wire.to_callee)
             wire.break_(dice)
+
+    def a_router_is_cut_off_from_a_worker(self, dice: random.Random) -> None:
+        """No link between these two, for as long as this lasts; clients may reach both."""
+        pair = dice.choice(sorted(self.routers)), dice.choice(self.workers)
+        self.cut_off.add((pair[0], pair[1].name))
+        self.seen["cut off"] += 1
+        router = self.routers[pair[0]]
+        if router is not None and pair[1].name in router.links:
+            router.links[pair[1].name][1].break_(dice)
+
+    def who_was_cut_off_is_so_no_more(self, dice: random.Random) -> None:
+        self.cut_off.clear()
 
     # Engines.
 
@@ -367,6 +383,7 @@ class World:
         """Bad luck is over: every process is up, nothing is asked any more, and all that is open ends."""
         self.a_router_starts_again(dice)
         self.a_worker_starts_again(dice)
+        self.who_was_cut_off_is_so_no_more(dice)
         for worker in self.workers:
             if worker.draining:
                 worker.drain(False)
@@ -442,8 +459,8 @@ class World:
             wire.callee_lets_go()
         return wire
 
-    def _dial(self, worker: Worker, end: object) -> Wire | None:
-        return self._wire("link", end, Feed(worker)) if worker.up else None
+    def _dialler(self, worker: Worker) -> Callable[[LinkEnd], Wire]:
+        return lambda end: self._wire("link", end, Feed(worker))
 
     def _wire(self, kind: str, caller: object, callee: object) -> Wire:
         wire = Wire(kind, caller, callee)  # type: ignore[arg-type]
@@ -457,7 +474,8 @@ class World:
         for _ in range(dice.randint(1, 4)):
             if wire.caller_has_news and (not wire.callee_has_news or dice.random() < 0.5):
                 wire.reach_caller()
-            elif wire.callee_has_news:
+            # Who was called may be the last to learn that nobody is there any more.
+            elif wire.to_callee or (wire.callee_has_news and dice.random() < 0.2):
                 wire.reach_callee()
         if len(self.wires) > 60:
             self.wires = [wire for wire in self.wires if not wire.over]
