@@ -103,9 +103,9 @@ class World:
             return
         self._requests += 1
         prompt = dice.choice((1, 20, 31, 32, 33, 64, 90, 150, 200, 260)) + dice.randint(0, 8)
-        if dice.random() < 0.04:
-            prompt = dice.choice((0, 480, 600))
         counted = dice.random() < 0.7  # it has a tokenizer
+        if dice.random() < (0.02 if counted else 0.15):
+            prompt = dice.choice((0, 480, 600, 600))
         family = dice.randrange(FAMILIES)
         hashes = tuple(1000 * family + i for i in range(prompt // BLOCK_OF_HASHES)) if counted else ()
         # An upper bound, as a rule; some turn out too small.
@@ -155,6 +155,9 @@ class World:
     def a_client_loses_a_worker(self, dice: random.Random) -> None:
         """The streams of one client to one worker break."""
         client, worker = dice.choice(self.clients), dice.choice(self.workers)
+        if self.cut_off and dice.random() < 0.5:  # what takes its router from it may take its clients too
+            name = dice.choice(sorted(self.cut_off))[1]
+            worker = next(worker for worker in self.workers if worker.name == name)
         for request in client.requests.values():
             wire, grant = request.wire, request.grant
             if wire is None or grant is None or wire.cut or grant.granted.worker.name != worker.name:
@@ -475,7 +478,7 @@ class World:
             if wire.caller_has_news and (not wire.callee_has_news or dice.random() < 0.5):
                 wire.reach_caller()
             # Who was called may be the last to learn that nobody is there any more.
-            elif wire.to_callee or (wire.callee_has_news and dice.random() < 0.2):
+            elif wire.to_callee or (wire.callee_has_news and dice.random() < 0.05):
                 wire.reach_callee()
         if len(self.wires) > 60:
             self.wires = [wire for wire in self.wires if not wire.over]
