@@ -18,6 +18,7 @@ moves = st.sampled_from(
         "an_engine_works",
         "an_engine_lets_go",
         "pauses_are_over",
+        "somebody_learns_late_that_a_caller_is_gone",
         "a_full_report_is_due",
     )
 )

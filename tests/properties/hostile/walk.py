@@ -30,6 +30,7 @@ WEIGHTS: Final[Mapping[str, int]] = {
     "pauses_are_over": 16,
     "a_full_report_is_due": 12,
     "an_engine_lets_go": 12,
+    "somebody_learns_late_that_a_caller_is_gone": 12,
     "workers_drain_no_more": 12,
     "engines_come_up": 12,
     "a_worker_starts_again": 8,
@@ -56,6 +57,7 @@ WEIGHTS: Final[Mapping[str, int]] = {
 }
 """How often each step is taken, of their sum."""
 RARE: Final = 7
+MOOD: Final = 1000
 
 
 def walk(seed: int, steps: int, *, aloud: bool = False) -> Counter[str]:
@@ -66,12 +68,14 @@ def walk(seed: int, steps: int, *, aloud: bool = False) -> Counter[str]:
     """
     dice = random.Random(seed)
     world = World(dice)
-    # Each walk has its own favourites among the rare steps, so that some see much of what most hardly see.
-    names = list(WEIGHTS)
-    weights = [w * dice.choice((0.0, 0.5, 1.0, 2.5)) if w <= RARE else w for w in WEIGHTS.values()]
+    names, weights = list(WEIGHTS), list[float](WEIGHTS.values())
     step, name = 0, "the start"
     try:
         for step in range(1, steps + 1):
+            if step % MOOD == 1:  # favourites among the rare steps, so that much of one kind meets sometimes
+                weights = [
+                    w * dice.choice((0.0, 0.5, 1.0, 2.5)) if w <= RARE else w for w in WEIGHTS.values()
+                ]
             (name,) = dice.choices(names, weights)
             if aloud:
                 print(f"{step:6} {world.now:9.2f} {name}")

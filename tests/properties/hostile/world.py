@@ -191,7 +191,13 @@ class World:
 
     def messages_arrive(self, dice: random.Random) -> None:
         """Some messages arrive at one end of one connection."""
-        self._carry(dice, [wire for wire in self.wires if wire.caller_has_news or wire.callee_has_news])
+        self._carry(dice, [wire for wire in self.wires if wire.caller_has_news or wire.to_callee])
+
+    def somebody_learns_late_that_a_caller_is_gone(self, dice: random.Random) -> None:
+        """Who was called may be the last to notice the end of a connection."""
+        left = [wire for wire in self.wires if wire.cut and not wire.to_callee and wire.callee is not None]
+        if left:
+            dice.choice(left).reach_callee()
 
     def reports_arrive(self, dice: random.Random) -> None:
         self._carry(dice, [wire for wire in self.wires if wire.kind == "link" and wire.caller_has_news])
@@ -475,10 +481,9 @@ class World:
             return
         wire = dice.choice(wires)
         for _ in range(dice.randint(1, 4)):
-            if wire.caller_has_news and (not wire.callee_has_news or dice.random() < 0.5):
+            if wire.caller_has_news and (not wire.to_callee or dice.random() < 0.5):
                 wire.reach_caller()
-            # Who was called may be the last to learn that nobody is there any more.
-            elif wire.to_callee or (wire.callee_has_news and dice.random() < 0.05):
+            elif wire.to_callee:
                 wire.reach_callee()
         if len(self.wires) > 60:
             self.wires = [wire for wire in self.wires if not wire.over]
