@@ -56,8 +56,8 @@ def test_hostile_walks_over_commit_nothing_and_leave_nothing() -> None:
 
 
 @pytest.mark.long
-def test_a_hundred_thousand_hostile_steps_over_commit_nothing_and_leave_nothing() -> None:
-    walks(range(1000, 1050), 2000)
+def test_a_quarter_of_a_million_hostile_steps_over_commit_nothing_and_leave_nothing() -> None:
+    walks(range(1000, 1125), 2000)
 
 
 @pytest.mark.long
