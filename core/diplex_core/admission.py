@@ -29,7 +29,6 @@ from diplex_core.events import (
     Reported,
     Revoked,
     RulesChanged,
-    Served,
     SessionEnded,
     StopClaim,
     Ticked,
@@ -43,6 +42,7 @@ from diplex_core.lateness import late_by, lowered
 from diplex_core.lease import ON_SESSION, Lease, State, Turn
 from diplex_core.ledger import OverCommitted, PoolLedger
 from diplex_core.model.forecast import forecast_of
+from diplex_core.outcome import outcome_of
 from diplex_core.past import Explanation, Outcome, Past
 from diplex_core.placement.place import Choice, Placement
 from diplex_core.placement.rules import Wish, need_on
@@ -60,7 +60,6 @@ REBUILD_WITHIN: Seconds = 3.0
 MOST_REFUSALS = 20
 
 _GAVE_WAY = frozenset({EndReason.REFUSED, EndReason.PREEMPTED})
-_WHOLE = frozenset({EndReason.STOP, EndReason.LENGTH})
 
 
 class Admission:
@@ -432,6 +431,8 @@ class Admission:
             self._ended(worker, ended, now)
         if report.full:
             self._reconcile(worker, {held.claim for held in report.held}, now)
+            theirs = report.used_blocks - report.foreign_blocks
+            self.drift_max = max(self.drift_max, abs(theirs - worker.ledger.held_blocks))
         worker.note_residents(report)
         self._room |= worker.openness != was
         if not self.ready and all(w.reported_at is not None for w in self.workers.values()):
@@ -507,7 +508,7 @@ class Admission:
             self.preempted += ended.reason is EndReason.PREEMPTED
             lease.turn(Turn.GAVE_WAY)
             return
-        served = _served(lease, worker, ended, now)
+        served = outcome_of(lease, worker.facts, ended, now)
         # One that is not closed by this was asked for again, and is not over.
         if self._close(lease, Turn.ENDED) and served is not None:
             self._out.append(served)
@@ -561,42 +562,6 @@ def _outcome(picked: str, refusal: Refusal | None) -> tuple[Outcome, str]:
     if refusal is not None:
         return Outcome.REFUSED, refusal.message
     return (Outcome.GRANTED, "") if picked else (Outcome.QUEUED, "no worker has room")
-
-
-def _served(lease: Lease, worker: Worker, ended: EndedClaim, now: Seconds) -> Served | None:
-    """What became of a lease's promise; `None` for an adopted one, whose ask an earlier life heard."""
-    if lease.ask is None or lease.wish is None:
-        return None
-    wish, first = lease.wish, lease.first_token
-    if first is None and ended.first_token is not None and ended.total is not None:
-        first = now - (ended.total - ended.first_token)  # it was over before a report could say so
-    e2e = now - lease.arrived
-    ttft = first - lease.arrived if first is not None else None
-    each = ended.output_tokens / wish.choices
-    timed = ended.first_token is not None and ended.total is not None and each > 1
-    tpot = (ended.total - ended.first_token) / (each - 1) if timed else None  # type: ignore[operator]
-    whole = ended.reason in _WHOLE and not wish.degraded_from
-    kept = ttft is not None and wish.tier.kept(
-        wish.model, prompt=ended.prompt_tokens, ttft=ttft, tpot=tpot, e2e=e2e
-    )
-    return Served(
-        claim=lease.claim,
-        request_id=lease.ask.request_id,
-        model=wish.model,
-        tier=wish.tier.name,
-        tenant=wish.tenant.name,
-        worker=worker.facts,
-        reason=ended.reason,
-        prompt_tokens=ended.prompt_tokens,
-        output_tokens=ended.output_tokens,
-        queued=lease.queued,
-        ttft=ttft,
-        tpot=tpot,
-        e2e=e2e,
-        met=whole and kept,
-        predicted_ttft=lease.predicted_ttft,
-        degraded_from=wish.degraded_from,
-    )
 
 
 def _refused_too_often(lease: Lease) -> Refusal:

@@ -112,6 +112,11 @@ class PoolLedger:
         return self._resident.leading(hashes)
 
     @property
+    def held_blocks(self) -> Blocks:
+        """What its worker has said that it holds for this router."""
+        return sum(charge.blocks for charge in self._charges.values() if charge.held)
+
+    @property
     def axes(self) -> tuple[Axis, Axis, Axis]:
         return self.blocks, self.slots, self.prefill
 

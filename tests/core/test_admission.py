@@ -477,6 +477,18 @@ def test_a_moment_over_capacity_is_counted(new_desk: NewDesk, facts: Any) -> Non
     assert desk.admission.over_capacity == 1
 
 
+def test_a_workers_sum_that_its_own_list_does_not_make_is_drift(new_desk: NewDesk, facts: Any) -> None:
+    desk = new_desk(facts("a"))
+    granted = desk.grant()
+    desk.start(granted)
+    desk.report("a", full=facts("a"))
+    assert desk.admission.drift_max == 0
+    held = HeldClaim(granted.claim, granted.blocks, granted.slots)
+    number = desk.numbers["a"] + 1
+    desk.tell(Reported("a", Report(number, True, 0.0, granted.blocks + 5, 1, held=(held,), facts=facts("a"))))
+    assert desk.admission.drift_max == 5
+
+
 def test_explain_gives_each_filters_word_on_each_worker(new_desk: NewDesk, facts: Any) -> None:
     desk = new_desk(facts("b", Pattern.B), facts("c", Pattern.C))
     ask = Ask("r", MODEL, tier="interactive", prompt_tokens=10)
