@@ -92,7 +92,8 @@ test-chaos: setup ## clients, workers and routers killed under load
 	@$(PYTEST) $(CHAOS)
 
 bench: setup ## measurements behind the docs' figures
-	@echo "No benchmark script is here yet, only the traces they will replay: benchmarks/README.md"
+	@$(PY) benchmarks/prefill_budget/run.py
+	@$(PY) benchmarks/tracing/cost.py
 
 schema: setup ## configs/schema.json from the configuration's words
 	@$(PY) -m diplex_core.config.schema > configs/schema.json
