@@ -72,9 +72,8 @@ def gone(pid: int) -> bool:
 
 
 async def test_a_childs_lines_come_with_its_name(heard: Heard):
-    async with kept(
-        heard, "print('one'); print('two', end='', flush=True); import time; time.sleep(60)", LIVE
-    ):
+    # In one write: the child may be told to end as soon as its first line was heard.
+    async with kept(heard, r"print('one\ntwo', end='', flush=True); import time; time.sleep(60)", LIVE):
         await heard.until(lambda lines: "one" in lines)
         await heard.pids(1)
     assert ("part0", "one") in heard.lines
