@@ -61,6 +61,12 @@ class Guests:
         self._rate = 0.0
         self._rate_at: Seconds = 0.0
 
+    def __contains__(self, claim: Claim) -> bool:
+        return claim in self._guests
+
+    def __len__(self) -> int:
+        return len(self._guests)
+
     def came(
         self, claim: Claim, guest: Guest, *, prompt: Tokens, reading: Reading | None, now: Seconds
     ) -> None:

@@ -12,6 +12,9 @@ from .hostile.walk import walk
 
 LEAST = {  # in a thousand steps
     "granted": 25.0,
+    "granted with a prediction": 10.0,
+    "granted in a lower tier": 0.2,
+    "refused: TOO_LATE": 0.5,
     "queued": 20.0,
     "tokens": 500.0,
     "starts turned away": 3.0,

@@ -212,6 +212,8 @@ class Router:
                 self._answer(decision)
             case Granted():
                 self.seen["granted"] += 1
+                self.seen["granted in a lower tier"] += bool(decision.degraded_from)
+                self.seen["granted with a prediction"] += decision.predicted_ttft is not None
                 self._look_at(decision, event)
                 self.books[decision.worker.name].granted(decision.claim)
                 self._answer(decision, Grant(decision, self.name, self.epoch))

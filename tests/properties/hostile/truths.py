@@ -24,6 +24,8 @@ def about_router(router: Router) -> None:
     assert admission.over_capacity == 0, "a worker said that it holds more than it has"
     for worker in admission.workers.values():
         _no_axis_is_over_committed(worker)
+        guests, claims = worker.guests, worker.ledger.claims()
+        assert len(guests) == len(claims) and all(claim in guests for claim in claims)
         charged, must_be = set(worker.ledger.claims()), set(router.books[worker.name].charged)
         assert charged == must_be, f"{router.name} charges {charged} on {worker.name}, and must {must_be}"
     _leases_and_queues_agree(admission)

@@ -14,7 +14,18 @@ from typing import Any
 
 from diplex.wire.life import State
 from diplex_core.events import Report, StopClaim, WorkerFacts
-from diplex_core.words import Claim, EndReason, Pattern, Rules, Seconds, Tenant, Tier
+from diplex_core.words import (
+    Claim,
+    EndReason,
+    Pattern,
+    Promise,
+    Rules,
+    Seconds,
+    Target,
+    Tenant,
+    Tier,
+    WhenLate,
+)
 
 from . import truths
 from .client import Attempt, Client, Request, Wanted
@@ -35,9 +46,17 @@ def facts(
     )
 
 
+# Their step times are known, so that admission predicts; of the others it knows nothing.
+PREDICTED = {
+    "calibration": "chapter",
+    "gpu": "b200",
+    "profile": "qwen2.5-72b",
+    "weights": "mxfp4-mixed",
+    "kv_cache": "mxfp8",
+}
 FLEET = (
-    facts("c", Pattern.C, {M}, block=32, blocks=18, slots=3),
-    facts("a", Pattern.A, {M, K}, block=32, blocks=24, slots=4, guard_blocks=2),
+    facts("c", Pattern.C, {M}, block=32, blocks=18, slots=3, **PREDICTED),
+    facts("a", Pattern.A, {M, K}, block=32, blocks=24, slots=4, guard_blocks=2, **PREDICTED),
     facts("small", Pattern.A, {M}, block=16, blocks=26, slots=3, tiers=frozenset({"bulk", "night"})),
     facts("eagle", Pattern.A_EAGLE, {K}, block=32, blocks=14, slots=2, can_resume=False),
 )
@@ -45,8 +64,11 @@ FLEET = (
 INTERACTIVE = Tier(
     "interactive",
     (Pattern.C, Pattern.A),
+    # Nothing is slow in this world but waiting: so it is what makes a request late.
+    Promise(Target(0.4), 0.008),
     max_output_tokens=96,
     priority=9,
+    when_late=WhenLate.DEGRADE,
     max_queue=4.0,
     max_queue_requests=6,
 )
@@ -56,7 +78,7 @@ RULES = tuple(
     Rules(frozenset({M, K}), M, {tier.name: tier for tier in tiers}, "bulk", tenants)
     for tiers, tenants in (
         ((INTERACTIVE, BULK, NIGHT), ()),
-        ((replace(INTERACTIVE, patterns=(Pattern.A,)), BULK, NIGHT), ()),
+        ((replace(INTERACTIVE, patterns=(Pattern.A,), when_late=WhenLate.REJECT), BULK, NIGHT), ()),
         (
             (INTERACTIVE, replace(BULK, patterns=(Pattern.A_EAGLE, Pattern.A), max_output_tokens=40)),
             (
