@@ -49,7 +49,7 @@ from diplex_core.placement.rules import Wish, need_on
 from diplex_core.prospects import Drain, hopeless
 from diplex_core.register import Register
 from diplex_core.waiting import Place, QueueKey, WaitingRoom
-from diplex_core.wishes import wish_again, wish_of
+from diplex_core.wishes import asks_the_same, wish_again, wish_of
 from diplex_core.words import Blocks, Claim, EndReason, Rules, Seconds, Tier, WhenLate
 
 START_WITHIN: Seconds = 5.0
@@ -156,10 +156,11 @@ class Admission:
         lease = self.leases.get(ask.again.claim.lease_id) if ask.again else None
         if lease is not None and lease.key is not None and key.session < lease.key.session:
             return  # read late: its client has left that session since, and waits on a newer one
-        if lease is not None and lease.ask is not None and lease.wish is not None:
-            wish = wish_again(ask, lease.ask, lease.wish, self.rules)
+        rules = self.rules
+        if lease is not None and lease.ask and lease.wish and lease.rules and asks_the_same(ask, lease.ask):
+            rules, wish = lease.rules, wish_again(ask, lease.wish)
         else:
-            wish = wish_of(ask, self.rules)
+            wish = wish_of(ask, rules)
         if isinstance(wish, Refusal):
             self._refuse(key, lease, wish, now)
             return
@@ -175,7 +176,7 @@ class Admission:
         elif ask.again is not None and not self._taken_up(lease, ask.again, now):
             self._refuse(key, lease, _refused_too_often(lease), now, wish)
             return
-        lease.ask, lease.wish = ask, wish
+        lease.ask, lease.wish, lease.rules = ask, wish, rules
         lease.deadline = now + ask.timeout if ask.timeout is not None else None
         self.leases.bind(lease, key)
         position = self.waiting.enter(queue, wish.tier.priority, Place(lease.arrived, lease.lease_id))
@@ -215,7 +216,7 @@ class Admission:
             self._remember(lease, wish, choice, now, refusal)
             self._refuse(lease.key, lease, refusal, now, wish)
             return True
-        if (lower := self._given_way(wish, choice)) is not None:
+        if (lower := self._given_way(wish, choice, lease.rules or self.rules)) is not None:
             return self._degrade(lease, lower, now)
         self._remember(lease, wish, choice, now)
         if choice.picked is None:
@@ -235,11 +236,11 @@ class Admission:
         )
         return Refusal(Why.TOO_LATE, message, self._retry_after() if choice.picked is None else late)
 
-    def _given_way(self, wish: Wish, choice: Choice) -> Wish | None:
+    def _given_way(self, wish: Wish, choice: Choice, rules: Rules) -> Wish | None:
         """The wish in a lower tier, where it is late and its tier says so; `None`: it stays as it is."""
         if wish.tier.when_late is not WhenLate.DEGRADE or late_by(wish, choice) is None:
             return None
-        return lowered(wish, self.rules, self._known(), self._placement)
+        return lowered(wish, rules, self._known(), self._placement)
 
     def _degrade(self, lease: Lease, lower: Wish, now: Seconds) -> bool:
         """Move a waiting lease to a lower tier's queue; it keeps its arrival, and may be served at once."""

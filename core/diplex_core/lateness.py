@@ -17,13 +17,14 @@ in twenty: only what is predicted this many times its target is late for certain
 def late_by(wish: Wish, choice: Choice) -> Seconds | None:
     """By how much the wish will miss its target wherever it goes now; `None`: it may still be kept.
 
-    A pool whose speed nobody knows may keep it. With no pool to go to it is late once it waited too long.
+    With no pool to go to, or with one whose speed nobody knows, it is late once it has waited too long.
     """
     target = wish.ttft_target
     if target is None:
         return None
-    expected = wish.waited if choice.picked is None else choice.picked.ttft(wish)
-    return expected - target if expected is not None and expected > _CLEARLY * target else None
+    predicted = choice.picked.ttft(wish) if choice.picked is not None else None
+    expected = wish.waited if predicted is None else predicted
+    return expected - target if expected > _CLEARLY * target else None
 
 
 def lowered(wish: Wish, rules: Rules, pools: Sequence[Worker], placement: Placement) -> Wish | None:

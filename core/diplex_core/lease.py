@@ -17,7 +17,7 @@ from typing import Final
 
 from diplex_core.events import Ask, AskKey
 from diplex_core.placement.rules import Wish
-from diplex_core.words import Claim, Seconds
+from diplex_core.words import Claim, Rules, Seconds
 
 
 class State(Enum):
@@ -73,6 +73,7 @@ class Lease:
     key: AskKey | None = None
     ask: Ask | None = None
     wish: Wish | None = None
+    rules: Rules | None = None  # under which it was first asked for: what changes later does not touch it
     attempt: int = 0
     worker: str = ""
     refusals: int = 0

@@ -26,11 +26,14 @@ def wish_of(ask: Ask, rules: Rules) -> Wish | Refusal:
     return _counted(ask, model, tier, tenant)
 
 
-def wish_again(ask: Ask, first: Ask, wish: Wish, rules: Rules) -> Wish | Refusal:
-    """The wish of a request that is asked for once more: under the rules that it was first asked under, as
-    long as it names the same model, tier and key."""
-    if (ask.model, ask.tier, ask.api_key) != (first.model, first.tier, first.api_key):
-        return wish_of(ask, rules)
+def asks_the_same(ask: Ask, first: Ask) -> bool:
+    """Whether a request that is asked for once more names the model, tier and key that it first did: then it
+    keeps the rules that it was first asked under."""
+    return (ask.model, ask.tier, ask.api_key) == (first.model, first.tier, first.api_key)
+
+
+def wish_again(ask: Ask, wish: Wish) -> Wish | Refusal:
+    """The wish of a request that is asked for once more, in the tier and for the tenant that it was given."""
     counted = _counted(ask, wish.model, wish.tier, wish.tenant)
     return counted if isinstance(counted, Refusal) else replace(counted, degraded_from=wish.degraded_from)
 

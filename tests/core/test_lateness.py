@@ -66,11 +66,16 @@ def test_what_may_still_be_kept_is_tried(new_desk: NewDesk, simulated: Any) -> N
     assert 0.1 < granted.predicted_ttft < 0.15  # beyond the target by less than a prediction is worth
 
 
-def test_a_worker_whose_speed_nobody_knows_is_never_late(new_desk: NewDesk, facts: Any) -> None:
-    desk = new_desk(facts("a", blocks=2000, slots=8), rules=rules())
-    desk.grant(prompt=30_000, tier="last")
-    granted = desk.grant(prompt=100, tier="fast")
-    assert granted.predicted_ttft is None
+def test_where_nobody_knows_a_workers_speed_only_a_wait_makes_late(new_desk: NewDesk, facts: Any) -> None:
+    desk = new_desk(facts("a", blocks=2000, slots=2), rules=rules())
+    first = desk.grant(prompt=30_000, tier="last")
+    desk.start(first)
+    assert desk.grant(prompt=100, tier="fast").predicted_ttft is None
+    desk.ask(prompt=100, tier="fast")
+    desk.now = 0.3
+    (refused,) = desk.end(first)
+    assert isinstance(refused, Refused)
+    assert refused.refusal.why is Why.TOO_LATE
 
 
 def test_a_tier_may_serve_its_requests_late(new_desk: NewDesk, simulated: Any) -> None:

@@ -20,7 +20,7 @@ from diplex_core.events import (
     Ticked,
     Why,
 )
-from diplex_core.words import EndReason, Pattern, Rules, Tenant, Tier
+from diplex_core.words import EndReason, Pattern, Promise, Rules, Target, Tenant, Tier, WhenLate
 
 NewDesk = Callable[..., Any]
 MODEL = "qwen2.5-72b-instruct"
@@ -127,3 +127,18 @@ def test_what_is_asked_for_again_must_still_be_a_request(
     )
     assert any(isinstance(one, StopClaim) for one in decisions)
     assert decisions[-1].refusal.why is Why.REQUEST_INVALID
+
+
+def test_a_late_request_is_degraded_by_the_rules_that_it_was_asked_under(new_desk: NewDesk, facts: Any):
+    fast = Tier("fast", (Pattern.A,), Promise(Target(0.1)), priority=9, when_late=WhenLate.DEGRADE)
+    rules = replace(OLD, tiers={"fast": fast, **OLD.tiers}, tenants=())
+    desk = new_desk(facts("a", slots=1), rules=rules)
+    first = desk.grant(tier="standard")
+    desk.start(first)
+    (queued,) = desk.ask(tier="fast", max_tokens=0)
+    changed = replace(rules, tiers={"fast": fast, "standard": replace(STANDARD, max_output_tokens=8)})
+    change(desk, changed)
+    desk.now = 1.0
+    (granted,) = [one for one in desk.end(first) if isinstance(one, Granted)]
+    assert granted.key == queued.key
+    assert (granted.tier, granted.degraded_from, granted.max_tokens) == ("standard", "fast", 64)
