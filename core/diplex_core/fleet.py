@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from diplex_core.events import Report, WorkerFacts
-from diplex_core.guests import Guest, Guests
+from diplex_core.guests import Guest, Guests, Reading
 from diplex_core.ledger import PoolLedger
 from diplex_core.model.forecast import Forecast, Load
 from diplex_core.placement.rules import Wish
@@ -42,7 +42,7 @@ class Worker:
     requests_by_tier: Counter[str] = field(default_factory=Counter)
     refused: int = 0
     output_tokens: int = 0
-    _predicted: tuple[Wish | None, Seconds | None, Seconds | None] = (None, None, None)
+    _seen: "_Outlook | None" = None
 
     @property
     def facts(self) -> WorkerFacts:
@@ -67,34 +67,31 @@ class Worker:
 
     def ttft(self, wish: Wish) -> Seconds | None:
         """From its first ask to its first token, if it is granted here now; `None`: nobody knows."""
-        return self._prediction(wish)[1]
+        outlook = self._outlook(wish)
+        return outlook.ttft if outlook is not None else None
 
     def tpot(self, wish: Wish) -> Seconds | None:
         """Time per output token after the first; `None`: nobody knows."""
-        return self._prediction(wish)[2]
+        outlook = self._outlook(wish)
+        return outlook.tpot if outlook is not None else None
 
     def harmed(self, wish: Wish, priority: int) -> int:
         """Resident streams of this priority or a higher one whose promised time per output token reading the
         wish's prompt would break, as far as anybody knows."""
-        if self.forecast is None:
-            return 0
-        reading = self.forecast.disturbance(wish.prompt, self.load(wish.now))
-        return self.guests.harmed(reading, priority, wish.now)
+        outlook = self._outlook(wish)
+        return self.guests.harmed(outlook.reading, priority, wish.now) if outlook is not None else 0
 
     def receive(self, claim: Claim, wish: Wish, max_tokens: Tokens) -> None:
-        """A wish was granted here: it is a guest from now on, and others depend on it."""
-        promised, guest = wish.promise.tpot_p95, Guest(wish.tier.priority)
-        reading = None
-        ttft = self.ttft(wish)
-        if self.forecast is not None and ttft is not None:
-            load = self.load(wish.now)
-            reading = self.forecast.disturbance(wish.prompt, load)
-            each = self.forecast.undisturbed_tpot(wish.prompt, load, wish.choices)
+        """A wish is granted here: it is a guest from now on, and others depend on it. To be said before its
+        charge makes it one of those that are there already."""
+        outlook, promised, guest = self._outlook(wish), wish.promise.tpot_p95, Guest(wish.tier.priority)
+        if outlook is not None:
             later = min(max_tokens, _LIKELY_OUTPUT) - 1
-            guest.due = wish.now + ttft - wish.waited
-            guest.ends = guest.due + later * each
+            guest.due = wish.now + outlook.ttft - wish.waited
+            guest.ends = guest.due + later * outlook.undisturbed
             if promised is not None:
-                guest.promised, guest.allowance = promised, (promised - each) * later
+                guest.promised, guest.allowance = promised, (promised - outlook.undisturbed) * later
+        reading = outlook.reading if outlook is not None else None
         self.guests.came(claim, guest, prompt=wish.prompt, reading=reading, now=wish.now)
 
     def load(self, now: Seconds) -> Load:
@@ -110,16 +107,20 @@ class Worker:
         # Nobody tells in which order it will be read: all of it first, at the worst.
         return replace(load, backlog=load.backlog + self.forecast.reading(prefill.foreign, load))
 
-    def _prediction(self, wish: Wish) -> tuple[Wish | None, Seconds | None, Seconds | None]:
-        """A wish is looked at by several rules at one moment: predicted once."""
-        if self._predicted[0] is not wish:
-            ttft = tpot = None
-            if self.forecast is not None:
-                load = self.load(wish.now)
-                ttft = wish.waited + self.forecast.ttft(wish.prompt, load)
-                tpot = self.forecast.tpot(wish.prompt, load, wish.choices)
-            self._predicted = (wish, ttft, tpot)
-        return self._predicted
+    def _outlook(self, wish: Wish) -> "_Outlook | None":
+        """What is predicted of a wish. Several rules look at it at one moment: predicted once."""
+        if self.forecast is None:
+            return None
+        if self._seen is None or self._seen.wish is not wish:
+            load = self.load(wish.now)
+            self._seen = _Outlook(
+                wish,
+                wish.waited + self.forecast.ttft(wish.prompt, load),
+                self.forecast.tpot(wish.prompt, load, wish.choices),
+                self.forecast.undisturbed_tpot(wish.prompt, load, wish.choices),
+                self.forecast.disturbance(wish.prompt, load),
+            )
+        return self._seen
 
     @property
     def openness(self) -> tuple[object, ...]:
@@ -160,3 +161,20 @@ class Worker:
             self.ledger.removed(report.removed)
             self.ledger.stored(report.stored)
         self.ledger.blocks.foreign += max(0, report.pinned_blocks - self.ledger.blocks.pinned)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outlook:
+    """What a worker would be to one wish, and the wish to those that are there.
+
+    Attributes:
+        ttft: from the first ask.
+        tpot: as prompts keep coming at the rate of late; `undisturbed`: if none came.
+        reading: what its prompt means for the others.
+    """
+
+    wish: Wish
+    ttft: Seconds
+    tpot: Seconds
+    undisturbed: Seconds
+    reading: Reading

@@ -10,7 +10,9 @@ It is the same model that the simulated engine runs on, read forwards: for one r
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
+from typing import Final
 
 from diplex_core.events import WorkerFacts
 from diplex_core.guests import Reading
@@ -37,6 +39,10 @@ class Load:
     intake: float
 
 
+_ALIKE: Final = 64
+"""Contexts that differ by fewer tokens are predicted alike."""
+
+
 class Forecast:
     """Predictions for one worker, in real seconds.
 
@@ -47,47 +53,55 @@ class Forecast:
     """
 
     def __init__(self, times: StepTimes, *, budget: Tokens = 0, time_scale: float = 1.0) -> None:
-        self._times = times
         self._budget = budget
         self._scale = time_scale
+        self._gain = times.tokens_per_step
+        self._prefill_per_step = times.prefill_per_step
+        # The same few questions come with every request.
+        self._prefill = lru_cache(maxsize=4096)(times.prefill)
+        self._decode_step = lru_cache(maxsize=4096)(times.decode_step)
 
     def reading(self, prompt: Tokens, load: Load) -> Seconds:
         """Time to read a prompt that is next, beside what runs."""
         steps = ceil(prompt / self._chunk(load.sequences))
         # Those that are read before it speak beside it, as far as they are not done by then.
-        beside = self._times.decode_step(load.sequences - load.unread // 2, load.context)
-        own = self._times.decode_step(1, prompt)
-        return (self._times.prefill(prompt, behind=0) + (steps - 1) * beside + max(beside, own)) / self._scale
+        beside = self._step(load.sequences - load.unread // 2, load.context)
+        own = self._step(1, prompt)
+        return (self._prefill(prompt) + (steps - 1) * beside + max(beside, own)) / self._scale
 
     def ttft(self, prompt: Tokens, load: Load) -> Seconds:
         """Time from the grant to the first token."""
-        under_way = 0.5 * self._times.decode_step(load.sequences - load.unread, load.context) / self._scale
+        under_way = 0.5 * self._step(load.sequences - load.unread, load.context) / self._scale
         return load.backlog + under_way + self.reading(prompt, load)
 
     def disturbance(self, prompt: Tokens, load: Load) -> Reading:
         """What reading a prompt means for the streams that run."""
-        chunk = self._times.prefill(self._chunk(load.sequences), behind=0)
-        step = self._times.decode_step(max(1, load.sequences), load.context)
-        seconds = self._times.prefill(prompt, behind=0)
-        return Reading(seconds / self._scale, (step + chunk) / self._times.tokens_per_step / self._scale)
+        chunk = self._prefill(self._chunk(load.sequences))
+        step = self._step(max(1, load.sequences), load.context)
+        seconds = self._prefill(prompt)
+        return Reading(seconds / self._scale, (step + chunk) / self._gain / self._scale)
 
     def undisturbed_tpot(self, prompt: Tokens, load: Load, choices: int = 1) -> Seconds:
         """Mean time per output token while no prompt is read."""
         batch = load.sequences + choices
         context = (load.sequences * load.context + choices * prompt) / batch
-        return self._times.decode_step(batch, context) / self._times.tokens_per_step / self._scale
+        return self._step(batch, context) / self._gain / self._scale
 
     def tpot(self, prompt: Tokens, load: Load, choices: int = 1) -> Seconds:
         """Mean time per output token after the first."""
-        step = self.undisturbed_tpot(prompt, load, choices) * self._times.tokens_per_step * self._scale
-        chunk = self._times.prefill(self._chunk(load.sequences), behind=0)
+        step = self.undisturbed_tpot(prompt, load, choices) * self._gain * self._scale
+        chunk = self._prefill(self._chunk(load.sequences))
         # Seconds of reading in a second of the engine's time; a full engine reads a chunk in every step.
         busy = load.intake / self._scale * chunk / self._chunk(load.sequences)
         beside = min(chunk, step * busy / (1.0 - busy)) if busy < 1.0 else chunk
-        return (step + beside) / self._times.tokens_per_step / self._scale
+        return (step + beside) / self._gain / self._scale
 
     def _chunk(self, sequences: int) -> Tokens:
-        return self._budget or self._times.prefill_per_step(sequences + 1)
+        return self._budget or self._prefill_per_step(sequences + 1)
+
+    def _step(self, batch: int, context: float) -> Seconds:
+        """A decode step, for a context that is as good as the true one."""
+        return self._decode_step(batch, _ALIKE * round(context / _ALIKE))
 
 
 def forecast_of(facts: WorkerFacts) -> Forecast | None:
