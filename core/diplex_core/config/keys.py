@@ -181,7 +181,7 @@ TIER: Final = Section(
                     name: Key(f"Its weight; {weight:g} by default.", Real())
                     for name, weight in WEIGHTS.items()
                 },
-                "weights of scorers",
+                "the scorers section",
             ),
         ),
         "models": Key(

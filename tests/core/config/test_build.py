@@ -186,3 +186,28 @@ def test_a_key_in_a_file_may_not_be_anothers_variables_either(faults: Any):
     assert found == [
         "tenants.bcme.api_key_file: keys/bcme holds the same key as acme's mend: a key of its own"
     ]
+
+
+def test_a_tier_says_where_it_gives_way_and_how_it_is_placed(built: Built):
+    config = built(
+        (("tiers", "low"), {"patterns": ["A"], "priority": -1}),
+        (("tiers", "standard", "when_late"), "degrade"),
+        (("tiers", "standard", "degrade_to"), "low"),
+        (("tiers", "standard", "filters"), ["keeps_ttft"]),
+        (("tiers", "standard", "scorers"), {"room": 0, "neighbours": 4}),
+        (("default_tier",), "standard"),
+    )
+    tier = config.rules.tiers["standard"]
+    assert (tier.when_late, tier.degrade_to, tier.own_filters) == (WhenLate.DEGRADE, "low", ("keeps_ttft",))
+    assert tier.scorers == {"room": 0.0, "neighbours": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("said", "filters"),
+    [({}, ("spares_streams",)), ({"ttft_p95_ms": 100}, ()), ({"filters": []}, ())],
+)
+def test_a_tier_that_says_nothing_of_filters_has_those_of_its_promise(
+    built: Built, said: dict[str, Any], filters: tuple[str, ...]
+):
+    tier = built((("tiers", "standard"), {"patterns": ["A"], **said})).rules.tiers["standard"]
+    assert tier.own_filters == filters

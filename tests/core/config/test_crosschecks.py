@@ -23,6 +23,29 @@ TWO = [{"die": 0, "model": "big"}, {"die": 1, "model": "big"}]
         ),
         ({("default_tier",): "gold"}, "default_tier: 'gold' is not one of tiers known: standard"),
         (
+            {("tiers", "standard", "degrade_to"): "standrad"},
+            "tiers.standard.degrade_to: 'standrad' is not one of tiers mend: standard",
+        ),
+        (
+            {
+                ("tiers", "standard", "degrade_to"): "same",
+                ("tiers", "same"): {"patterns": ["A"]},
+                ("tiers", "low"): {"patterns": ["A"], "priority": -1},
+                ("default_tier",): "standard",
+            },
+            "tiers.standard.degrade_to: tier same has priority 0, no lower than standard's 0 "
+            "mend: degrade_to: low",
+        ),
+        (
+            {("tiers", "standard", "filters"): ["keeps_tfft"]},
+            "tiers.standard.filters: 'keeps_tfft' is not an optional filter "
+            "known: keeps_ttft, keeps_tpot, spares_streams mend: filters: [spares_streams]",
+        ),
+        (
+            {("tiers", "standard", "scorers"): {"rooms": 1}},
+            "tiers.standard.scorers.rooms: is no key of the scorers section mend: room",
+        ),
+        (
             {("tiers", "auto"): {"patterns": ["A"]}, ("default_tier",): "standard"},
             "tiers.auto: 'auto' means the default tier in requests mend: another name",
         ),
