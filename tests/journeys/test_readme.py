@@ -50,7 +50,8 @@ def test_the_readmes_curl_is_answered_with_smollm2s_words(typed: Callable[[str],
     (curl,) = [command for command in commands("README.md") if command.startswith("curl")]
     answer = json.loads(typed(curl))
     assert answer["model"] == "smollm2-135m-instruct"
-    assert re.search(r"\w+ \w+", answer["choices"][0]["message"]["content"])
+    # A real model's own words, different each time: what can be said of them is that they are words.
+    assert re.search(r"[A-Za-z]{3,}", answer["choices"][0]["message"]["content"])
 
 
 def test_the_readmes_chat_streams_and_says_who_served_it(typed: Callable[[str], str]):
