@@ -10,6 +10,8 @@ from diplex_core.placement.rules import Wish
 from diplex_core.words import Seconds
 
 REMEMBERED: Final = 1024
+MOST_WORDS: Final = 65_536
+"""Of all workers on all requests remembered: in a large fleet fewer requests are."""
 
 
 class Outcome(StrEnum):
@@ -35,16 +37,23 @@ class Explanation:
 
 
 class Past:
-    """The newest `REMEMBERED` explanations; one for each request id, the last decision on it."""
+    """The newest `REMEMBERED` explanations, fewer where they have many words; for each request id the last."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Explanation] = {}
+        self._words = 0
 
     def note(self, explanation: Explanation) -> None:
-        self._by_id.pop(explanation.request_id, None)
+        self._forget(explanation.request_id)
         self._by_id[explanation.request_id] = explanation
-        if len(self._by_id) > REMEMBERED:
-            del self._by_id[next(iter(self._by_id))]
+        self._words += len(explanation.words)
+        while len(self._by_id) > REMEMBERED or (self._words > MOST_WORDS and len(self._by_id) > 1):
+            self._forget(next(iter(self._by_id)))
 
     def of(self, request_id: str) -> Explanation | None:
         return self._by_id.get(request_id)
+
+    def _forget(self, request_id: str) -> None:
+        older = self._by_id.pop(request_id, None)
+        if older is not None:
+            self._words -= len(older.words)
