@@ -37,7 +37,7 @@ class Explanation:
 
 
 class Past:
-    """The newest `REMEMBERED` explanations, fewer where they have many words; for each request id the last."""
+    """The newest `REMEMBERED` explanations, fewer where they are long; for each request id the last."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Explanation] = {}
