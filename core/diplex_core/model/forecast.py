@@ -104,18 +104,26 @@ class Forecast:
         return self._decode_step(batch, _ALIKE * round(context / _ALIKE))
 
 
+def times_of(facts: WorkerFacts) -> StepTimes:
+    """The step times that a worker's own words name.
+
+    Raises:
+        ValueError: there are no figures for such a worker.
+    """
+    return step_times(
+        facts.pattern,
+        gpu=facts.gpu,
+        profile=facts.profile,
+        weights=facts.weights,
+        kv_cache=facts.kv_cache,
+        calibration=facts.calibration,
+        draft_tokens=facts.draft_tokens,
+    )
+
+
 def forecast_of(facts: WorkerFacts) -> Forecast | None:
     """The predictions for a worker by what it says of itself; `None`: no figures are known of such a one."""
     try:
-        times = step_times(
-            facts.pattern,
-            gpu=facts.gpu,
-            profile=facts.profile,
-            weights=facts.weights,
-            kv_cache=facts.kv_cache,
-            calibration=facts.calibration,
-            draft_tokens=facts.draft_tokens,
-        )
+        return Forecast(times_of(facts), budget=facts.prefill_budget, time_scale=facts.time_scale)
     except ValueError:
         return None
-    return Forecast(times, budget=facts.prefill_budget, time_scale=facts.time_scale)

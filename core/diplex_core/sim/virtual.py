@@ -25,7 +25,8 @@ from diplex_core.events import (
     Ticked,
     WorkerFacts,
 )
-from diplex_core.model.steps import StepTimes, step_times
+from diplex_core.model.forecast import times_of
+from diplex_core.model.steps import StepTimes
 from diplex_core.pool import Pool
 from diplex_core.sim.batch import Batch, Work
 from diplex_core.words import Claim, EndReason, Rules, Seconds, Tokens
@@ -84,16 +85,9 @@ class VirtualWorker:
         Raises:
             ValueError: there are no figures for such a worker.
         """
-        times = step_times(
-            facts.pattern,
-            gpu=facts.gpu,
-            profile=facts.profile,
-            weights=facts.weights,
-            kv_cache=facts.kv_cache,
-            calibration=facts.calibration,
-            draft_tokens=facts.draft_tokens,
+        return cls(
+            facts, _batch(facts, times_of(facts), seed), Pool(facts.capacity_blocks, facts.capacity_slots)
         )
-        return cls(facts, _batch(facts, times, seed), Pool(facts.capacity_blocks, facts.capacity_slots))
 
     def report(
         self,
