@@ -7,12 +7,11 @@ examples:
 
 import asyncio
 import json
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any, Final
 
-from diplex_cli import telemetry
+from diplex_cli import telemetry, whom
 
 if TYPE_CHECKING:
     from diplex import AsyncClient, Reply
@@ -33,17 +32,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--max-tokens", type=int, metavar="N", help="most tokens of the answer (default: the tier's)"
     )
     parser.add_argument("--timeout", type=float, metavar="S", help="give up after so many seconds")
-    parser.add_argument(
-        "--url",
-        metavar="HOST:PORT",
-        default=os.environ.get("DIPLEX_URL", "127.0.0.1:7600"),
-        help="the router (default: $DIPLEX_URL, else 127.0.0.1:7600)",
-    )
-    parser.add_argument(
-        "--api-key",
-        default=os.environ.get("DIPLEX_API_KEY"),
-        help="names the tenant (default: $DIPLEX_API_KEY)",
-    )
+    whom.add_url(parser)
+    whom.add_api_key(parser)
     telemetry.add_trace_file(parser)
     parser.add_argument("--json", action="store_true", help="print the whole answer as one line of JSON")
 

@@ -10,10 +10,10 @@ examples:
 
 import asyncio
 import json
-import os
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
+from diplex_cli import whom
 from diplex_cli.explanation import Explanation
 
 # Seconds to wait for a router that does not answer.
@@ -33,17 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--n", type=int, metavar="N", default=1, help="answers to the one prompt (%(default)s)"
     )
-    parser.add_argument(
-        "--url",
-        metavar="HOST:PORT",
-        default=os.environ.get("DIPLEX_URL", "127.0.0.1:7600"),
-        help="the router (default: $DIPLEX_URL, else 127.0.0.1:7600)",
-    )
-    parser.add_argument(
-        "--api-key",
-        default=os.environ.get("DIPLEX_API_KEY"),
-        help="names the tenant (default: $DIPLEX_API_KEY)",
-    )
+    whom.add_url(parser)
+    whom.add_api_key(parser)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
 
 

@@ -19,7 +19,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from diplex_cli import telemetry
+from diplex_cli import telemetry, whom
 from diplex_cli.failures import NOT_FINE, UsageError
 
 if TYPE_CHECKING:
@@ -59,12 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="S",
         help="give a request up after so many seconds (%(default)g)",
     )
-    parser.add_argument(
-        "--url",
-        metavar="HOST:PORT",
-        default=os.environ.get("DIPLEX_URL", "127.0.0.1:7600"),
-        help="the router (default: $DIPLEX_URL, else 127.0.0.1:7600)",
-    )
+    whom.add_url(parser)
     parser.add_argument(
         "--api-key",
         action="append",
