@@ -92,6 +92,7 @@ test-chaos: setup ## clients, workers and routers killed under load
 	@$(PYTEST) $(CHAOS)
 
 bench: setup ## measurements behind the docs' figures
+	@$(PY) benchmarks/core/decisions.py
 	@$(PY) benchmarks/prefill_budget/run.py
 	@$(PY) benchmarks/tracing/cost.py
 
