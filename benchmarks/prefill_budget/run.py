@@ -17,7 +17,8 @@ from diplex_cli import reader
 from diplex_core.config.values import SimConfig
 from diplex_core.report.percentile import percentile
 from diplex_core.sim.facts import facts_of
-from diplex_core.sim.virtual import Arrival, Fate, VirtualFleet
+from diplex_core.sim.arrivals import Arrival
+from diplex_core.sim.virtual import Fate, VirtualFleet
 from diplex_core.words import Pattern, Rules
 
 TRACE = Path(__file__).parents[1] / "traces" / "azure_code_2023.csv.gz"
@@ -55,9 +56,9 @@ def arrivals() -> list[Arrival]:
     return [
         Arrival(
             float(row["arrival_s"]),
-            "interactive",
             int(row["input_tokens"]),
             max(1, int(row["output_tokens"])),
+            "interactive",
         )
         for row in rows
     ]

@@ -28,21 +28,12 @@ from diplex_core.events import (
 from diplex_core.model.forecast import times_of
 from diplex_core.model.steps import StepTimes
 from diplex_core.pool import Pool
+from diplex_core.sim.arrivals import Arrival
 from diplex_core.sim.batch import Batch, Work
 from diplex_core.words import Claim, EndReason, Rules, Seconds, Tokens
 
 TICK: Seconds = 0.1
 """How often a server's router looks at what has become due."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One request of a trace: when it comes, in which tier, how much it reads and writes."""
-
-    at: Seconds
-    tier: str
-    prompt_tokens: Tokens
-    output_tokens: Tokens
 
 
 @dataclass(slots=True)

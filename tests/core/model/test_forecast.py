@@ -6,7 +6,8 @@ import pytest
 
 from diplex_core.events import WorkerFacts
 from diplex_core.model.forecast import Forecast, Load, forecast_of
-from diplex_core.sim.virtual import Arrival, VirtualFleet
+from diplex_core.sim.arrivals import Arrival
+from diplex_core.sim.virtual import VirtualFleet
 from diplex_core.words import Pattern, Promise, Rules, Target, Tier
 
 ALONE = Load(sequences=0, unread=0, context=0.0, backlog=0.0, intake=0.0)
@@ -39,7 +40,7 @@ def test_alone_the_first_token_comes_when_predicted(pattern: Pattern, prompt: in
     known = facts(pattern, 256 if pattern is Pattern.C else 0)
     tier = Tier("t", (pattern,))
     rules = Rules(frozenset({"m"}), "m", {"t": tier}, "t")
-    (fate,) = VirtualFleet(rules, [known], seed=3).run([Arrival(0.0, "t", prompt, 20)])
+    (fate,) = VirtualFleet(rules, [known], seed=3).run([Arrival(0.0, prompt, 20, "t")])
     assert fate.served is not None
     assert fate.served.ttft == pytest.approx(fate.served.predicted_ttft, rel=0.4)
 
@@ -47,7 +48,7 @@ def test_alone_the_first_token_comes_when_predicted(pattern: Pattern, prompt: in
 def test_in_a_burst_the_backlog_is_predicted() -> None:
     tier = Tier("t", (Pattern.C,), Promise(Target(1.0)))
     rules = Rules(frozenset({"m"}), "m", {"t": tier}, "t")
-    burst = [Arrival(0.001 * at, "t", 1500 + 400 * (at % 5), 12) for at in range(12)]
+    burst = [Arrival(0.001 * at, 1500 + 400 * (at % 5), 12, "t") for at in range(12)]
     fates = VirtualFleet(rules, [facts()]).run(burst)
     for fate in fates[3:]:
         assert fate.served is not None

@@ -12,7 +12,8 @@ from diplex_cli import reader
 from diplex_core.config.values import Config, SimConfig
 from diplex_core.report.percentile import percentile
 from diplex_core.sim.facts import facts_of
-from diplex_core.sim.virtual import Arrival, Fate, VirtualFleet
+from diplex_core.sim.arrivals import Arrival
+from diplex_core.sim.virtual import Fate, VirtualFleet
 from diplex_core.words import Pattern
 
 TRACE = Path(__file__).parents[3] / "benchmarks" / "traces" / "azure_code_2023.csv.gz"
@@ -28,7 +29,7 @@ def trace() -> list[Arrival]:
     with gzip.open(TRACE, "rt") as file:
         rows = [row for _, row in zip(range(500), csv.DictReader(file), strict=False)]
     return [
-        Arrival(float(row["arrival_s"]), "interactive", int(row["input_tokens"]), int(row["output_tokens"]))
+        Arrival(float(row["arrival_s"]), int(row["input_tokens"]), int(row["output_tokens"]), "interactive")
         for row in rows
     ]
 
