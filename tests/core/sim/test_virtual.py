@@ -11,8 +11,8 @@ import pytest
 from diplex_cli import reader
 from diplex_core.config.values import Config, SimConfig
 from diplex_core.report.percentile import percentile
-from diplex_core.sim.facts import facts_of
 from diplex_core.sim.arrivals import Arrival
+from diplex_core.sim.facts import facts_of
 from diplex_core.sim.virtual import Fate, VirtualFleet
 from diplex_core.words import Pattern
 
