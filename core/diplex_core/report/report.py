@@ -1,19 +1,17 @@
 """The report of a run: what `replay`, `bench` and `simulate` say, whoever made the outcomes."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
+from diplex_core.report.collector import Collector, TierTally
 from diplex_core.report.fairness import jain
 from diplex_core.report.outcome import Ending, Outcome
 from diplex_core.report.percentile import Spread
 from diplex_core.words import Blocks, Seconds, Tier, Tokens
 
 VERSION: Final = 1
-NOBODY: Final = "unknown"
-"""The tenant of requests of which nobody said whose they are: none was ever granted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +188,7 @@ class Report:
 
 
 def report_of(
-    outcomes: Sequence[Outcome],
+    outcomes: Iterable[Outcome] | Collector,
     tiers: Mapping[str, Tier],
     workers: Mapping[str, WorkerFigures],
     ledger: LedgerFigures,
@@ -204,41 +202,29 @@ def report_of(
     """Count and measure.
 
     Args:
+        outcomes: each request's, or a collector that has heard them all.
         tiers: those that were asked for, in the order in which they are shown.
         model: whose promises hold.
         duration: seconds from the first arrival until the last request had ended.
         weights: each tenant's share against the others'; 1 where none is said.
     """
-    got: Counter[str] = Counter()
-    asked: Counter[str] = Counter()
-    for one, tenant in zip(outcomes, _tenants(outcomes), strict=True):
-        asked[tenant] += 1
-        got[tenant] += one.output_tokens
-    problems: Counter[str] = Counter()
-    details: dict[str, str] = {}
-    for one in outcomes:
-        if not one.completed:
-            reason = f"{one.ended}: {one.problem or 'no reason'}"
-            problems[reason] += 1
-            details.setdefault(reason, one.detail)
+    heard = outcomes if isinstance(outcomes, Collector) else Collector(tiers, outcomes)
+    tenants = heard.tenants
     return Report(
         run=run,
         notes=tuple(notes),
         duration=duration,
-        tiers={
-            name: _figures([one for one in outcomes if one.tier == name], tier, duration)
-            for name, tier in tiers.items()
-        },
+        tiers={name: _figures(heard.tiers[name], duration) for name in tiers},
         targets={name: targets(tier, model) for name, tier in tiers.items()},
-        tenants={name: (asked[name], got[name]) for name in sorted(asked)},
-        fairness=jain(got[name] / weights.get(name, 1.0) for name in asked),
-        output_tokens=sum(one.output_tokens for one in outcomes),
-        prompt_tokens=sum(one.prompt_tokens for one in outcomes if one.completed),
-        cached_tokens=sum(one.cached_tokens for one in outcomes if one.completed),
+        tenants=tenants,
+        fairness=jain(tokens / weights.get(name, 1.0) for name, (_, tokens) in tenants.items()),
+        output_tokens=heard.output_tokens,
+        prompt_tokens=heard.prompt_tokens,
+        cached_tokens=heard.cached_tokens,
         workers=workers,
         ledger=ledger,
-        problems=dict(problems.most_common()),
-        details=details,
+        problems=dict(heard.problems.most_common()),
+        details=heard.details,
     )
 
 
@@ -256,36 +242,26 @@ def targets(tier: Tier, model: str) -> str:
     return ", ".join(said)
 
 
-def _figures(outcomes: Sequence[Outcome], tier: Tier, duration: Seconds) -> TierFigures:
-    ended = Counter(one.ended for one in outcomes)
-    completed = [one for one in outcomes if one.completed]
-    met = sum(one.met(tier) for one in outcomes)
+def _figures(tally: TierTally, duration: Seconds) -> TierFigures:
     return TierFigures(
-        requests=len(outcomes),
-        completed=len(completed),
-        rejected=ended[Ending.REJECTED],
-        degraded=sum(one.degraded for one in outcomes),
-        failed=ended[Ending.FAILED],
-        ttft=Spread.of(one.ttft for one in completed),
-        tpot=Spread.of(one.tpot for one in completed),
-        longest_gap=Spread.of(one.longest_gap for one in completed),
-        e2e=Spread.of(one.e2e for one in completed),
-        queue=Spread.of(one.queued for one in completed),
-        met=met,
-        attainment=met / len(outcomes) if outcomes else None,
-        goodput=_rate(met, duration),
-        output_tokens=sum(one.output_tokens for one in outcomes),
-        retry_given=sum(one.retry_given for one in outcomes),
-        retry_obeyed=sum(one.retry_obeyed for one in outcomes),
-        retry_succeeded=sum(one.completed for one in outcomes if one.retry_obeyed),
+        requests=tally.requests,
+        completed=tally.completed,
+        rejected=tally.ended[Ending.REJECTED],
+        degraded=tally.degraded,
+        failed=tally.ended[Ending.FAILED],
+        ttft=Spread.of(tally.ttft),
+        tpot=Spread.of(tally.tpot),
+        longest_gap=Spread.of(tally.longest_gap),
+        e2e=Spread.of(tally.e2e),
+        queue=Spread.of(tally.queue),
+        met=tally.met,
+        attainment=tally.met / tally.requests if tally.requests else None,
+        goodput=_rate(tally.met, duration),
+        output_tokens=tally.output_tokens,
+        retry_given=tally.retry_given,
+        retry_obeyed=tally.retry_obeyed,
+        retry_succeeded=tally.retry_succeeded,
     )
-
-
-def _tenants(outcomes: Sequence[Outcome]) -> list[str]:
-    """Whose each request is. One that was never granted is nobody's, unless all others are one tenant's."""
-    known = {one.tenant for one in outcomes if one.tenant}
-    fallback = known.pop() if len(known) == 1 else NOBODY
-    return [one.tenant or fallback for one in outcomes]
 
 
 def _tier_json(tier: TierFigures) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The report as people read it, at most 100 columns wide."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import Final
@@ -9,6 +10,7 @@ from diplex_core.report.report import Report, TierFigures, WorkerFigures
 WIDTH: Final = 100
 NONE: Final = "-"
 _LONGEST_NAME: Final = 18
+_MOST_WORKERS: Final = 24
 _LEAST_ROOM: Final = 20
 _BELOW: Final = 4
 _GLUE: Final = "\u00a0"  # a space at which no line is folded
@@ -90,28 +92,69 @@ def _latencies(report: Report) -> list[str]:
 
 
 def _workers(workers: Mapping[str, WorkerFigures]) -> list[str]:
+    if len(workers) > _MOST_WORKERS:
+        return _kinds(workers)
     rows = [
         ("", "", "", "KV blocks", "", "", "", "", ""),
         ("worker", "pattern", "engine", "capacity", "mean", "peak", "end", "requests", "by tier"),
     ]
     for name, worker in workers.items():
         pool = worker.pool
-        engine = f"{worker.engine} ({worker.calibration or 'unnamed'})" if worker.simulated else worker.engine
-        by_tier = ", ".join(f"{tier}{_GLUE}{count:,}" for tier, count in worker.requests_by_tier.items())
         rows.append(
             (
                 name,
                 worker.pattern,
-                engine,
+                _engine(worker),
                 f"{pool.capacity:,}",
                 _number(pool.mean, 0),
                 f"{pool.peak:,}" + (f" {pool.peak / pool.capacity:.0%}" if pool.capacity else ""),
                 f"{pool.end:,}",
                 f"{worker.requests:,}",
-                by_tier,
+                _by_tier(worker.requests_by_tier),
             )
         )
     return table(rows, left=(0, 1, 2, 8))
+
+
+def _kinds(workers: Mapping[str, WorkerFigures]) -> list[str]:
+    """A fleet too large for a row a worker: a row for those that are alike. Each one's figures are in the
+    JSON."""
+    alike: dict[tuple[str, str, int], list[WorkerFigures]] = {}
+    for worker in workers.values():
+        alike.setdefault((worker.pattern, _engine(worker), worker.pool.capacity), []).append(worker)
+    rows: list[tuple[str, ...]] = [
+        ("", "", "", "KV blocks", "of one", "", "", "requests", ""),
+        ("workers", "pattern", "engine", "capacity", "mean", "peak", "end", "of one", "by tier"),
+    ]
+    for (pattern, engine, capacity), group in alike.items():
+        means = [one.pool.mean for one in group if one.pool.mean is not None]
+        peak = max(one.pool.peak for one in group)
+        served: Counter[str] = Counter()
+        for one in group:
+            served.update(one.requests_by_tier)
+        counts = [one.requests for one in group]
+        rows.append(
+            (
+                f"{len(group):,}",
+                pattern,
+                engine,
+                f"{capacity:,}",
+                _number(sum(means) / len(means) if means else None, 0),
+                f"{peak:,}" + (f" {peak / capacity:.0%}" if capacity else ""),
+                f"{max(one.pool.end for one in group):,}",
+                f"{min(counts):,} to {max(counts):,}",
+                _by_tier(dict(sorted(served.items()))),
+            )
+        )
+    return table(rows, left=(0, 1, 2, 8))
+
+
+def _engine(worker: WorkerFigures) -> str:
+    return f"{worker.engine} ({worker.calibration or 'unnamed'})" if worker.simulated else worker.engine
+
+
+def _by_tier(requests: Mapping[str, int]) -> str:
+    return ", ".join(f"{tier}{_GLUE}{count:,}" for tier, count in requests.items())
 
 
 def _tenants(report: Report) -> list[str]:

@@ -93,3 +93,17 @@ def test_a_ledger_that_is_not_as_it_must_be_is_shouted(made: Callable[..., Repor
 )
 def test_a_share_never_reads_as_the_whole_when_it_is_not(share: float | None, said: str):
     assert percent(share) == said
+
+
+def test_a_large_fleet_has_a_row_for_those_that_are_alike(made: Callable[..., Report]):
+    fleet = {f"pkg{n}": WorkerFigures("A", "sim", True, "chapter", Pool(1000, 10.0 + n, 100 + n, 0),
+                                      {"bulk": 1 + n}) for n in range(30)}  # fmt: skip
+    other = WorkerFigures("C", "sim", True, "chapter", POOL, {"interactive": 7})
+    lines = text(made({**fleet, "last": other})).splitlines()
+    head = next(at for at, line in enumerate(lines) if line.startswith("workers"))
+    assert lines[head + 1].split() == [
+        *("30", "A", "sim", "(chapter)", "1,000", "24", "129", "13%", "0", "1", "to", "30", "bulk", "465"),
+    ]
+    assert lines[head + 2].split()[:4] == ["1", "C", "sim", "(chapter)"]
+    assert not any("pkg" in line for line in lines)
+    assert max(map(len, lines)) <= 100
