@@ -22,12 +22,11 @@ def kv_bytes_per_token(model: catalogue.Model, kv_cache: str) -> float:
     >>> kv_bytes_per_token(catalogue.model("qwen2.5-72b"), "mxfp8")
     168960.0
     """
-    elements = 2 * model.layers * model.kv_heads * model.head_dim
-    return elements * catalogue.bytes_per_element(kv_cache)
+    return model.kv_elements * catalogue.bytes_per_element(kv_cache)
 
 
 def weights_bytes(model: catalogue.Model, weights: str) -> int:
-    """Bytes that the weights take, which are also those that a decode step reads.
+    """Bytes that the weights take.
 
     Raises:
         NotInCatalogue: the format is unknown.
@@ -35,7 +34,7 @@ def weights_bytes(model: catalogue.Model, weights: str) -> int:
     >>> weights_bytes(catalogue.model("qwen2.5-72b"), "mxfp4-mixed")
     44700000000
     """
-    return round(model.parameters * catalogue.bytes_per_parameter(weights))
+    return catalogue.recipe(weights).weights(model).total
 
 
 @dataclass(frozen=True, slots=True)

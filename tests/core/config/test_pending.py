@@ -49,7 +49,7 @@ def test_a_configuration_that_is_acted_on_whole_has_no_remark(built: Built):
         (
             ("models", "big", "profile"),
             "gpt-2",
-            "packages.pkg0: pkg0 is left out: unknown model 'gpt-2'; known: qwen2.5-32b, qwen2.5-72b",
+            "packages.pkg0: pkg0 is left out: unknown model 'gpt-2'; known: llama-3.1-70b, llama-3.1-8b",
         ),
         (
             ("packages", "pkg0"),

@@ -192,7 +192,7 @@ async def test_its_bound_is_its_count_and_each_prompt_has_its_own_answer(prompt:
     [
         ({"calibration": "measured"}, "unknown calibration 'measured'.*Mend: calibration: chapter"),
         ({"time_scale": 0.0}, "time_scale is 0. Mend: more than 0"),
-        ({"profile": "llama-3.1-70b"}, "unknown model 'llama-3.1-70b'; known: .* Mend: profile: qwen2.5-72b"),
+        ({"profile": "llama-3.3-70b"}, "unknown model 'llama-3.3-70b'; known: .* Mend: profile: qwen2.5-72b"),
         ({"draft_tokens": 5}, "pattern A does not speculate. Mend: pattern: D, or no draft"),
         ({"pattern": Pattern.D, "draft_model": "qwen2.5-72b"}, "drafts with qwen2.5-7b, not qwen2.5-72b"),
         ({"pattern": Pattern.B, "weights": "bf16"}, "does not fit into one die of b200's 95.8 GB: weights"),
