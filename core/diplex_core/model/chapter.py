@@ -2,32 +2,38 @@
 
 A decode step of `b` sequences with a mean context of `c` tokens takes
 
-    step(b, c) = base(b) + growth(b) * (c - 2048)
+    step(b, c) = empty(b) + growth(b) * c
 
-`base` goes through the rows at a context of 2k, `growth` (seconds per token of mean context) through the
-two pairs of rows that differ in context alone. Those two contradict each other if a step's cost is bytes
-read: per token of context in the whole batch, a step at batch 1 slows 13 times more than at batch 32. Both
-rows are kept; `growth` runs straight between them. Patterns B and C have no such pair: A's growth is taken,
-scaled by how much slower or faster their step is at batch 1.
+`growth` (seconds per token of mean context) goes through the two pairs of rows that differ in context alone,
+`empty`, a step with nothing in the KV cache, through what the rows at a context of 2k leave. The two pairs
+contradict each other if a step's cost is bytes read: per token of context in the whole batch, a step at
+batch 1 slows 13 times more than at batch 32. Both are kept; `growth` runs straight between them. Patterns B
+and C have no such pair: A's growth is taken, scaled by how much slower or faster their step is at batch 1.
 
 A prompt that arrives among `b` sequences is read in chunks between their steps. The rows say how fine:
 25 ms of prefill come to a TTFT of 50 ms at batch 8 and 90 ms at batch 32, which is 4 and 7 steps of the
 neighbours for 2k tokens. That contradicts the 16k chunks of the chapter's own flags (§2), under which one
-step would do; the table was taken. It then gives the TTFTs of 32k prompts too, except for what §5 calls
-p95: at batch 1 (and for C at 16) that lies above; the excess is the `tail`.
+step would do; the table was taken. At both, a step with its chunk takes 12 ms. So that is the rule: a step
+and the chunk beside it take as long as they do at the pattern's fullest row, at every batch up to that one;
+beyond it the chunks stay as fine and the steps grow. It gives the TTFTs of 32k prompts too, except for what
+§5 calls p95: alone (and for C among others) that lies above; the excess is the `tail`.
 
 The patterns that speculate have few rows of their own (the calibration's file has the reasons):
 
     D        step(b, c) = 35 ms + A.step(b, c) - A.step(1, 2048), for 5 drafted tokens of 1/700 s each
     A+EAGLE  step(b, c) = A.step(b, c) * tokens per step / 1.4
 
-They read prompts as A does, in A's chunks; in D the draft model reads them too.
+They read prompts as A does, as finely at its fullest row; in D the draft model reads them too.
 
-Another model than the chapter's is scaled: `base` by the bytes of weights, `growth` by the bytes of KV cache
-a token, reading by the parameters (so an FP8 prompt is read as fast as an FP4 one, which is generous). Steps
-keep their chunks and their tail.
+Another model than the chapter's is scaled: `empty` by the bytes of weights, `growth` by the bytes of KV cache
+a token, reading by the parameters (so an FP8 prompt is read as fast as an FP4 one, which is generous). The
+finest chunks and the tail stay.
+
+All of it rises with batch, context and prompt, between the rows and beyond them, for every model: the parts
+are lines that rise, added with factors above zero.
 """
 
+from collections.abc import Callable
 from functools import cache
 from math import ceil
 from typing import Any, Final, assert_never
@@ -58,52 +64,25 @@ class Chapter:
     def __init__(
         self, pattern: Pattern, *, draft_tokens: Tokens | None = None, scale: Scale = ITSELF
     ) -> None:
-        data = _rows()
         self.pattern = pattern
         self.speculation = _speculation(pattern, draft_tokens)
         steps, growths, self._drafting = _steps(pattern, self.speculation)
         self.largest_batch: Slots = max(steps)
-        self.most_prefill_per_step: Tokens = data["step"]["prefill_tokens"]
+        self.most_prefill_per_step: Tokens = _rows()["step"]["prefill_tokens"]
         self._scale = scale
-        self._base, self._growth = Line(steps.items()), Line(growths.items())
-        # The prefill rows are A's.
-        self._alone = Line([(0, 0.0), *((row["tokens"], row["seconds"]) for row in data["prefill"])])
-        self._draft_share = _draft_share() if pattern is Pattern.D else 0.0
-        self._share: float
-        self._chunks: Line
-        self._tail: Line
-        if pattern in _steps_at_typical_context() and scale.of_itself:
-            self._read_as_the_rows_say(steps)
-        else:
-            like = Chapter(pattern if self.draft_tokens == 0 else Pattern.A)
-            self._share, self._chunks, self._tail = like._share, like._chunks, like._tail
-
-    def _read_as_the_rows_say(self, steps: dict[int, Seconds]) -> None:
-        """Set the share of A's time that a prompt takes, its chunks for 2k tokens and its tail, by batch."""
-        data, own = _rows(), [row for row in _rows()["ttft"] if row["pattern"] == self.pattern]
-        medians = {row["batch"]: row["seconds"] for row in own if row["quantile"] == 50}
-        if self.pattern is Pattern.B:
-            self._share = data["die"]["prefill"]
-            chunks = {1: 1, **dict.fromkeys(medians, data["die"]["chunks"])}
-        else:
-            # C reads a prompt in what its own TTFT leaves after one step.
-            in_c = (medians[1] - steps[1]) / self._alone(TYPICAL_CONTEXT)
-            self._share = 1.0 if self.pattern is Pattern.A else in_c
-            chunks = {
-                batch: max(
-                    1, round((seconds - self.prefill(TYPICAL_CONTEXT)) / steps[batch] - _STEP_UNDER_WAY)
-                )
-                for batch, seconds in medians.items()
-            }
-        self._chunks = Line(chunks.items())
-        self._tail = Line(
-            (
-                row["batch"],
-                1.0 + (row["seconds"] - self.ttft_p50(LONG_PROMPT, row["batch"])) / self.prefill(LONG_PROMPT),
-            )
-            for row in own
-            if row["quantile"] == 95
+        self._growth = Line(growths.items())
+        self._empty = Line(
+            (batch, step - self._growth(batch) * TYPICAL_CONTEXT) for batch, step in steps.items()
         )
+        # Reading is A's where a pattern has no rows of it; the prefill rows are A's anyway.
+        self._reads_as = pattern if pattern in _steps_at_typical_context() else Pattern.A
+        share, fullest, finest = _reading(self._reads_as)
+        self._share = scale.parameters * share + (_draft_share() if pattern is Pattern.D else 0.0)
+        taken = self.decode_step(fullest) + self.prefill(finest)
+        self._chunks = [
+            min(self.most_prefill_per_step, self._read_in(taken - self.decode_step(batch)))
+            for batch in range(2, fullest + 1)
+        ]
 
     @property
     def calibration(self) -> str:
@@ -130,19 +109,22 @@ class Chapter:
         """
         if batch < 1:
             return 0.0
-        growth = self._scale.kv * self._growth(batch) * (context - TYPICAL_CONTEXT)
-        return self._drafting + self._scale.weights * self._base(batch) + growth
+        growth = self._scale.kv * self._growth(batch) * context
+        return self._drafting + self._scale.weights * self._empty(batch) + growth
 
     def prefill(self, tokens: Tokens, *, behind: Tokens = 0) -> Seconds:
         """Time to read `tokens` of a prompt of which `behind` are read already, with the engine to itself."""
-        share = self._scale.parameters * self._share + self._draft_share
-        return share * (self._alone(behind + tokens) - self._alone(behind))
+        alone = _alone()
+        return self._share * (alone(behind + tokens) - alone(behind))
+
+    def _read_in(self, seconds: Seconds) -> Tokens:
+        return round(_read_alone_in()(seconds / self._share))
 
     def prefill_per_step(self, batch: int) -> Tokens:
         """Prompt tokens that are read beside a step of `batch` sequences, the arriving one included."""
         if batch <= 1:
             return self.most_prefill_per_step
-        return ceil(TYPICAL_CONTEXT / self._chunks(batch))
+        return self._chunks[min(batch - 2, len(self._chunks) - 1)]
 
     def ttft_p50(self, prompt: Tokens, batch: int) -> Seconds:
         """Median time to the first token of a prompt that arrives as one of `batch` sequences."""
@@ -150,15 +132,14 @@ class Chapter:
         return self.prefill(prompt) + steps * self.decode_step(batch)
 
     def ttft_p95(self, prompt: Tokens, batch: int) -> Seconds:
-        """95th percentile of the same. Where the tail shrinks faster than the median grows, the longest time
-        of a smaller batch stands: nobody is served sooner in a fuller engine."""
+        """95th percentile of the same. Where alone it would be longer, that stands: nobody is served sooner
+        in a fuller engine."""
         alone = self.prefill(prompt)
-        sizes = range(1, max(1, batch) + 1)
-        return max(self.ttft_p50(prompt, size) + alone * (self.tail(size) - 1.0) for size in sizes)
+        return max(self.ttft_p50(prompt, n) + alone * (self.tail(n) - 1.0) for n in (1, max(1, batch)))
 
     def tail(self, batch: int) -> float:
         """The 95th percentile of a prefill's own time over its median."""
-        return max(1.0, self._tail(batch))
+        return max(1.0, _tail(self._reads_as, among=batch > 1)(batch))
 
 
 def calibrated_for() -> tuple[str, str, str, str]:
@@ -230,6 +211,50 @@ def _growths() -> dict[int, Seconds]:
         for row in _rows()["decode"]
         if row["context"] != TYPICAL_CONTEXT
     }
+
+
+@cache
+def _alone() -> Line:
+    """Seconds in which pattern A reads a prompt by its tokens."""
+    return Line([(0, 0.0), *((row["tokens"], row["seconds"]) for row in _rows()["prefill"])])
+
+
+@cache
+def _read_alone_in() -> Line:
+    """The same, the other way round: tokens by seconds."""
+    return Line([(0.0, 0), *((row["seconds"], row["tokens"]) for row in _rows()["prefill"])])
+
+
+def _ttfts(pattern: Pattern, quantile: int) -> dict[int, Seconds]:
+    rows = [row for row in _rows()["ttft"] if (row["pattern"], row["quantile"]) == (pattern, quantile)]
+    return {row["batch"]: row["seconds"] for row in rows}
+
+
+def _reading(pattern: Pattern) -> tuple[float, int, Tokens]:
+    """The share of A's time that a prompt takes; the batch of the fullest row, and the chunks it reads in."""
+    medians, steps = _ttfts(pattern, 50), _steps_at_typical_context()[pattern]
+    fullest, alone, share = max(medians), _alone()(TYPICAL_CONTEXT), 1.0
+    if pattern is Pattern.B:
+        die = _rows()["die"]
+        return die["prefill"], fullest, ceil(TYPICAL_CONTEXT / die["chunks"])
+    if pattern is Pattern.C:
+        # What its own TTFT leaves after one step.
+        share = (medians[1] - steps[1]) / alone
+    chunks = round((medians[fullest] - share * alone) / steps[fullest] - _STEP_UNDER_WAY)
+    return share, fullest, ceil(TYPICAL_CONTEXT / chunks)
+
+
+@cache
+def _tail(pattern: Pattern, *, among: bool) -> Callable[[float], float]:
+    """By batch, alone or among others: the 95th percentile of a prompt's own time over its median."""
+    model = Chapter(pattern)
+    points = [
+        (batch, 1.0 + (seconds - model.ttft_p50(LONG_PROMPT, batch)) / model.prefill(LONG_PROMPT))
+        for batch, seconds in _ttfts(pattern, 95).items()
+        if (batch > 1) == among
+    ]
+    line, first = Line(points or [(1, 1.0)]), min(points, default=(1, 1.0))[0]
+    return lambda batch: line(max(batch, first))
 
 
 def _draft_share() -> float:
