@@ -15,11 +15,12 @@ from pathlib import Path
 
 from diplex_cli import reader
 from diplex_core.config.values import SimConfig
+from diplex_core.report.outcome import Outcome
 from diplex_core.report.percentile import percentile
 from diplex_core.sim.arrivals import Arrival
 from diplex_core.sim.facts import facts_of
-from diplex_core.sim.virtual import Fate, VirtualFleet
-from diplex_core.words import Pattern, Rules
+from diplex_core.sim.simulation import Simulation
+from diplex_core.words import Pattern, Rules, Tier
 
 TRACE = Path(__file__).parents[1] / "traces" / "azure_code_2023.csv.gz"
 REQUESTS = 500
@@ -46,8 +47,9 @@ def main() -> None:
                     for worker in config.workers
                     if isinstance(worker.engine, SimConfig)
                 ]
-                fates = VirtualFleet(rules, map(facts_of, workers)).run(load)
-                print(row(what, pattern, budget, fates))
+                outcomes: list[Outcome] = []
+                Simulation(rules, map(facts_of, workers)).run(load, outcomes.append)
+                print(row(what, pattern, budget, outcomes, rules.tiers["interactive"]))
 
 
 def arrivals() -> list[Arrival]:
@@ -70,17 +72,16 @@ def narrowed(rules: Rules, patterns: list[str]) -> Rules:
     return replace(rules, tiers={**rules.tiers, "interactive": tier})
 
 
-def row(what: str, patterns: str, budget: int, fates: list[Fate]) -> str:
-    asked = [fate for fate in fates if fate.arrival.tier == "interactive"]
-    served = [fate.served for fate in asked if fate.served is not None]
-    ttft = [one.ttft * 1000 for one in served if one.ttft is not None]
-    tpot = [one.tpot * 1000 for one in served if one.tpot is not None]
-    gaps = [fate.longest_gap * 1000 for fate in asked if fate.longest_gap]
+def row(what: str, patterns: str, budget: int, outcomes: list[Outcome], tier: Tier) -> str:
+    asked = [one for one in outcomes if one.tier == tier.name]
+    ttft = [one.ttft * 1000 for one in asked if one.ttft is not None]
+    tpot = [one.tpot * 1000 for one in asked if one.tpot is not None]
+    gaps = [one.longest_gap * 1000 for one in asked if one.longest_gap is not None]
     return ROW.format(
         what,
         patterns,
         budget,
-        sum(one.met for one in served) / len(asked),
+        sum(one.met(tier) for one in asked) / len(asked),
         percentile(sorted(ttft), 95),
         percentile(sorted(tpot), 95),
         percentile(sorted(tpot), 99),

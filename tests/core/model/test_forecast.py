@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from diplex_core.events import WorkerFacts
+from diplex_core.events import Served, WorkerFacts
 from diplex_core.model.forecast import Forecast, Load, forecast_of
 from diplex_core.sim.arrivals import Arrival
-from diplex_core.sim.virtual import VirtualFleet
+from diplex_core.sim.simulation import Simulation
 from diplex_core.words import Pattern, Promise, Rules, Target, Tier
 
 ALONE = Load(sequences=0, unread=0, context=0.0, backlog=0.0, intake=0.0)
@@ -27,6 +27,13 @@ def forecast(**more: object) -> Forecast:
     return found
 
 
+def run(simulation: Simulation, arrivals: list[Arrival]) -> list[Served]:
+    served: list[Served] = []
+    simulation.on_served = served.append
+    simulation.run(arrivals, lambda outcome: None)
+    return served
+
+
 @pytest.mark.parametrize(
     "strange", [{"calibration": ""}, {"profile": "unheard-of"}, {"gpu": "cpu"}, {"gpu": ""}, {"profile": ""}]
 )
@@ -40,19 +47,18 @@ def test_alone_the_first_token_comes_when_predicted(pattern: Pattern, prompt: in
     known = facts(pattern, 256 if pattern is Pattern.C else 0)
     tier = Tier("t", (pattern,))
     rules = Rules(frozenset({"m"}), "m", {"t": tier}, "t")
-    (fate,) = VirtualFleet(rules, [known], seed=3).run([Arrival(0.0, prompt, 20, "t")])
-    assert fate.served is not None
-    assert fate.served.ttft == pytest.approx(fate.served.predicted_ttft, rel=0.4)
+    (served,) = run(Simulation(rules, [known], seed=3), [Arrival(0.0, prompt, 20, "t")])
+    assert served.ttft == pytest.approx(served.predicted_ttft, rel=0.4)
 
 
 def test_in_a_burst_the_backlog_is_predicted() -> None:
     tier = Tier("t", (Pattern.C,), Promise(Target(1.0)))
     rules = Rules(frozenset({"m"}), "m", {"t": tier}, "t")
     burst = [Arrival(0.001 * at, 1500 + 400 * (at % 5), 12, "t") for at in range(12)]
-    fates = VirtualFleet(rules, [facts()]).run(burst)
-    for fate in fates[3:]:
-        assert fate.served is not None
-        assert fate.served.ttft == pytest.approx(fate.served.predicted_ttft, rel=0.3)
+    served = sorted(run(Simulation(rules, [facts()]), burst), key=lambda one: int(one.request_id[1:]))
+    assert len(served) == len(burst)
+    for one in served[3:]:
+        assert one.ttft == pytest.approx(one.predicted_ttft, rel=0.3)
 
 
 def test_a_larger_prompt_a_fuller_engine_and_a_backlog_each_put_the_first_token_off() -> None:

@@ -1,0 +1,218 @@
+"""A simulated worker on virtual time: the engine, the authority on its pool, and what it tells the router.
+
+It stands where `diplex_workers` stands around a real engine, without the wire: it takes a grant or refuses
+it, and reports what changes, no more often. A full report opens each link.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from diplex_core.events import EndedClaim, Granted, HeldClaim, Report, Reported, WorkerFacts
+from diplex_core.model.forecast import times_of
+from diplex_core.pool import NoRoom, Pool
+from diplex_core.sim.batch import Batch, Work
+from diplex_core.sim.stepwise import First, Over, Stepwise
+from diplex_core.sim.timeline import Timeline
+from diplex_core.words import Blocks, Claim, EndReason, Seconds, Tokens
+
+_REMEMBERS: Seconds = 60.0
+"""So long a stop for a claim that it does not hold is remembered: its start may still be on its way."""
+
+
+@dataclass(slots=True, eq=False)
+class Guest:
+    """One request on the worker. `ask_id` is its client's number, `stopped` why the router ends it early."""
+
+    granted: Granted
+    ask_id: int
+    work: Work
+    started: Seconds
+    first: Seconds | None = None
+    stopped: EndReason | None = None
+
+    @property
+    def blocks(self) -> Blocks:
+        return self.granted.blocks
+
+
+class VirtualWorker:
+    """One worker, from one start of its process to the next.
+
+    Args:
+        facts: what it says of itself; its engine runs on the step times that they name.
+        seed: which requests meet a slow prefill, and which drafts are wrong.
+    Attributes:
+        alive: its process runs; `linked`: its link to the router stands.
+        scheduled: when its engine will next be looked at, as its driver planned.
+    Raises:
+        ValueError: there are no figures for such a worker.
+    """
+
+    def __init__(self, facts: WorkerFacts, *, seed: int = 0) -> None:
+        self.facts = facts
+        self.timeline = Timeline()
+        self.alive = self.linked = True
+        self.draining = False
+        self.slowness = 1.0
+        self.scheduled: Seconds | None = None
+        self._times = times_of(facts)
+        self._seed = seed
+        self._number = 0
+        self._booted: Seconds = 0.0
+        self._set_up()
+
+    def _set_up(self) -> None:
+        facts = self.facts
+        batch = Batch(
+            self._times,
+            capacity=facts.capacity_blocks,
+            slots=facts.capacity_slots,
+            block_tokens=facts.block_tokens,
+            prefill_budget=facts.prefill_budget or None,
+            seed=self._seed,
+        )
+        self.engine = Stepwise(batch, self._pace)
+        self.pool = Pool(facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks)
+        self.guests: dict[Claim, Guest] = {}
+        self._stopped: dict[Claim, Seconds] = {}
+
+    @property
+    def _pace(self) -> float:
+        return self.slowness / self.facts.time_scale
+
+    # What comes from clients and the router.
+
+    def start(
+        self, granted: Granted, ask_id: int, prompt: Tokens, produced: Tokens, now: Seconds
+    ) -> NoRoom | str | None:
+        """Take a granted request on, or say why not.
+
+        Args:
+            produced: tokens of it that earlier attempts made, and that are read as prompt.
+        """
+        claim = granted.claim
+        if granted.worker.boot != self.facts.boot:
+            return "it was granted by an earlier start of the worker"
+        if self.draining:
+            return f"worker {self.facts.name} is draining"
+        if claim in self._stopped:
+            return "the router took the claim back"
+        no_room = self.pool.take(claim, granted.blocks, granted.slots, "router")
+        if no_room is not None:
+            return no_room
+        work = Work(
+            claim,
+            claim.lease_id,
+            prompt,
+            granted.max_tokens,
+            choices=granted.choices,
+            from_index=produced,
+            to_the_limit=True,
+        )
+        self.guests[claim] = Guest(granted, ask_id, work, now)
+        self._note(now)
+        self.engine.submit(work, now)
+        return None
+
+    def stop(self, claim: Claim, reason: EndReason, now: Seconds) -> EndedClaim | None:
+        """End a claim with the iteration under way; what is not held is answered at once."""
+        guest = self.guests.get(claim)
+        if guest is not None:
+            guest.stopped = reason
+            self.engine.cancel(claim, now)
+            return None
+        for old in [old for old, at in self._stopped.items() if now - at > _REMEMBERS]:
+            del self._stopped[old]
+        self._stopped[claim] = now
+        return EndedClaim(claim, reason)
+
+    def slow(self, factor: float, now: Seconds) -> None:
+        """From the next iteration on each takes `factor` times as long as now."""
+        self.slowness *= factor
+        self.engine.set_pace(self._pace, now)
+
+    # What becomes of them.
+
+    def began(self, first: First) -> HeldClaim:
+        """Its first token is out."""
+        guest = self.guests[first.claim]
+        guest.first = first.at
+        return self.held(first.claim)
+
+    def ended(self, over: Over) -> tuple[Guest, EndedClaim]:
+        """Its last word is said, and what it held is free."""
+        guest = self.guests.pop(over.claim)
+        self.pool.release(over.claim)
+        self._note(over.at)
+        work, first = guest.work, guest.first
+        return guest, EndedClaim(
+            over.claim,
+            guest.stopped or over.reason,
+            work.prompt_tokens,
+            work.choices * work.from_index + over.tokens,
+            first - guest.started if first is not None else None,
+            over.at - guest.started,
+        )
+
+    def die(self, now: Seconds) -> list[Guest]:
+        """Its process ends, and with it what ran there."""
+        guests = list(self.guests.values())
+        self.alive = self.linked = False
+        self.guests = {}
+        self._set_up()
+        self._note(now)
+        return guests
+
+    def rise(self, now: Seconds) -> None:
+        """Another process in its place: a new boot, with an empty pool."""
+        self.facts = replace(self.facts, boot=self.facts.boot + 1)
+        self.alive, self.draining = True, False
+        self._booted = now
+        self._set_up()
+
+    # What it tells the router.
+
+    def held(self, claim: Claim) -> HeldClaim:
+        guest = self.guests[claim]
+        granted = guest.granted
+        return HeldClaim(
+            claim,
+            granted.blocks,
+            granted.slots,
+            prefilled=guest.first is not None,
+            prompt_tokens=guest.work.to_read,
+            tier=granted.tier,
+            tenant=granted.tenant,
+        )
+
+    def full_report(self, now: Seconds, *, opening: bool = False) -> Reported:
+        """All that it holds. `opening`: the first on a new link."""
+        if opening:
+            self._number = 0
+        return self.report(now, map(self.held, self.guests), (), full=True)
+
+    def report(
+        self, now: Seconds, held: Iterable[HeldClaim], ended: Iterable[EndedClaim], *, full: bool = False
+    ) -> Reported:
+        self._number += 1
+        pool = self.pool
+        return Reported(
+            self.facts.name,
+            Report(
+                self._number,
+                full,
+                now - self._booted,
+                pool.used_blocks,
+                pool.used_slots,
+                held=tuple(held),
+                ended=tuple(ended),
+                facts=self.facts if full else None,
+                observed_blocks=self.engine.used_blocks if full else None,
+                draining=self.draining,
+                peak_blocks=pool.peak_blocks,
+                peak_slots=pool.peak_slots,
+            ),
+        )
+
+    def _note(self, now: Seconds) -> None:
+        self.timeline.note(now, self.pool.used_blocks + self.pool.resident.pinned)
