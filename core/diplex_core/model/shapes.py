@@ -27,6 +27,7 @@ class Model:
         qkv_bias, output_bias, ffn_bias: which linear layers add a bias.
         qk_norm: queries and keys are normed, each by one vector of `head_dim` a layer.
         context: the longest prompt plus output, in tokens.
+        stretched: the same with rescaled positions (YaRN) as its publisher describes them; 0: none.
     """
 
     name: str
@@ -44,6 +45,12 @@ class Model:
     output_bias: bool = False
     ffn_bias: bool = False
     qk_norm: bool = False
+    stretched: Tokens = 0
+
+    @property
+    def longest(self) -> Tokens:
+        """The longest context that an engine can be set up for."""
+        return max(self.context, self.stretched)
 
     @property
     def attention_parameters(self) -> int:
