@@ -13,6 +13,7 @@ COMMANDS = {
     "chat": "ask one question and stream the answer",
     "explain": "say why a request went, or would go, where",
     "replay": "replay a public trace against a running router, and report",
+    "simulate": "simulate a load on a fleet of any size in virtual time, and report",
     "fetch": "bring the small model's weights into the user's cache",
     "config": "check a configuration file",
 }
@@ -74,7 +75,7 @@ def _no_command(words: Sequence[str]) -> int:
 
 
 def _help() -> str:
-    rows = [f"  {name:8}{summary}" for name, summary in COMMANDS.items()]
+    rows = [f"  {name:9}{summary}" for name, summary in COMMANDS.items()]
     return "\n".join(
         [
             "usage: diplex COMMAND …",

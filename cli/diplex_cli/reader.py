@@ -118,6 +118,19 @@ def read(names: Sequence[str]) -> Source:
     return source
 
 
+def read_list(name: str, text: str, example: str) -> tuple[list[Any], Mapping[KeyPath, Place]]:
+    """A YAML file that is a list, and where each of its items and their keys stands.
+
+    Args:
+        example: an item, for whoever wrote something else.
+    Raises:
+        FileFault: it is no list, no YAML, or says a key twice.
+    """
+    places: dict[KeyPath, Place] = {}
+    items: list[Any] = _Reading(name, places).root(text, yaml.SequenceNode, "this is no list", f"- {example}")
+    return items, places
+
+
 def _text(name: str) -> str:
     if name == EMBEDDED:
         return files("diplex_core.config").joinpath("default.yaml").read_text(encoding="utf-8")
@@ -168,15 +181,22 @@ class _Reading:
         self._around: list[yaml.Node] = []
 
     def tree(self, text: str) -> dict[Any, Any]:
+        tree: dict[Any, Any] = self.root(
+            text, yaml.MappingNode, "a configuration is a mapping of keys", "models:"
+        )
+        return tree
+
+    def root(self, text: str, kind: type[yaml.Node], reason: str, mend: str) -> Any:
+        """The whole file; `reason` and `mend` are for one whose outermost node is of another kind."""
         loader = _Loader(text)
         try:
             root = loader.get_single_node()
             if root is None:
-                raise FileFault(f"{self._name}: is empty. Mend: copy one from configs/")
-            if not isinstance(root, yaml.MappingNode):
-                raise self._fault(root, "a configuration is a mapping of keys", "models:")
-            tree: dict[Any, Any] = self._value(loader, root, ())
-            return tree
+                example = "copy one from configs/" if kind is yaml.MappingNode else mend
+                raise FileFault(f"{self._name}: is empty. Mend: {example}")
+            if not isinstance(root, kind):
+                raise self._fault(root, reason, mend)
+            return self._value(loader, root, ())
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = f":{mark.line + 1}" if mark else ""

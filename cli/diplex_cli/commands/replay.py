@@ -13,62 +13,26 @@ examples:
 
 import asyncio
 import json
-import math
 import os
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from pathlib import Path
+from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Final
 
 from diplex_cli import telemetry, whom
-from diplex_cli.failures import NOT_FINE, UsageError
+from diplex_cli.failures import NOT_FINE
+from diplex_cli.replay import options
 
 if TYPE_CHECKING:
     from diplex_cli.replay.session import Settings
 
 _TIMEOUT: Final = 900.0
-_PICTURES: Final = (".png", ".svg")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("trace", metavar="TRACE", help="file of the trace")
-    parser.add_argument(
-        "--speed", type=_positive, default=1.0, metavar="X", help="divide arrival times by X (%(default)g)"
-    )
-    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N requests")
-    parser.add_argument(
-        "--tiers",
-        default="",
-        metavar="NAME=SHARE,…",
-        help="which share of the requests asks for which tier (default: all for the default_tier)",
-    )
-    parser.add_argument("--model", default="", help="default: the configuration's default_model")
-    parser.add_argument("--clamp-input", type=_count, metavar="N", help="shorten longer prompts to N tokens")
-    parser.add_argument("--clamp-output", type=_count, metavar="N", help="shorten longer answers to N tokens")
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="draws tiers and prompts (%(default)s)"
-    )
-    parser.add_argument(
-        "--retry",
-        action="store_true",
-        help="send a refused request once more, exactly when its refusal said",
-    )
-    parser.add_argument(
-        "--timeout",
-        type=_positive,
-        default=_TIMEOUT,
-        metavar="S",
-        help="give a request up after so many seconds (%(default)g)",
-    )
+    options.add_load(parser, timeout=_TIMEOUT)
     whom.add_url(parser)
-    parser.add_argument(
-        "--api-key",
-        action="append",
-        metavar="KEY",
-        help="names the tenant; several share the requests evenly (default: $DIPLEX_API_KEY)",
-    )
     telemetry.add_trace_file(parser)
-    parser.add_argument("--json", action="store_true", help="print the report as one line of JSON")
-    parser.add_argument("--plot", metavar="FILE", type=_picture, help="draw it, as .png or .svg")
+    options.add_report(parser)
 
 
 def run(args: Namespace) -> int:
@@ -101,7 +65,7 @@ def _settings(args: Namespace, shares: dict[str, float]) -> "Settings":
         model=args.model,
         shares=shares,
         api_keys=tuple(args.api_key or ([named] if named else [])),
-        speed=args.speed,
+        speed=args.speed or 1.0,
         limit=args.limit,
         seed=args.seed,
         clamp_input=args.clamp_input,
@@ -118,26 +82,3 @@ def _runner() -> "asyncio.Runner":
     except ImportError:
         return asyncio.Runner()
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not (number > 0 and math.isfinite(number)):
-        raise ArgumentTypeError(f"{text} is not above 0")
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ArgumentTypeError(f"{text} is not 1 or more")
-    return number
-
-
-def _picture(text: str) -> Path:
-    path = Path(text)
-    if path.suffix.lower() not in _PICTURES:
-        raise UsageError(f"--plot: '{text}' is neither .png nor .svg. Mend: --plot {path.stem}.png")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"--plot: there is no folder {path.parent}. Mend: mkdir -p {path.parent}")
-    return path

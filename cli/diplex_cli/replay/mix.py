@@ -1,6 +1,6 @@
 """Deals requests to tiers (or API keys): each gets its share all along, the same way for the same seed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Final
 
@@ -54,13 +54,19 @@ def dealt(shares: Mapping[str, float], count: int, seed: int) -> list[str]:
     >>> dealt({"a": 0.5, "b": 0.5}, 1000, seed=0).count("a")
     500
     """
-    names: list[str] = []
+    return list(deal(shares, count, seed))
+
+
+def deal(shares: Mapping[str, float], count: int, seed: int) -> Iterator[str]:
+    """The same, one by one."""
     given = dict.fromkeys(shares, 0)
+    draw = Random(seed)
+    group: list[str] = []
     for number in range(1, count + 1):
         # Whoever is furthest behind its share is next.
         name = max(shares, key=lambda name: shares[name] * number - given[name])
         given[name] += 1
-        names.append(name)
-    draw = Random(seed)
-    groups = (names[start : start + _GROUP] for start in range(0, count, _GROUP))
-    return [name for group in groups for name in draw.sample(group, len(group))]
+        group.append(name)
+        if len(group) == _GROUP or number == count:
+            yield from draw.sample(group, len(group))
+            group.clear()

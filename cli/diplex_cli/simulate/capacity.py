@@ -1,0 +1,94 @@
+"""How many requests a second a fleet can take, estimated from its workers' own step times.
+
+A worker that is full runs as many sequences as its slots and KV blocks allow. Its engine's time then goes
+into two things: reading prompts, each once, and decode steps, which serve all that run. So a request costs
+
+    read(prompt) + n · step(batch, context),   n = max(output / (batch · tokens per step), prompt / budget)
+
+where n is how many steps fall to it: as many as its answer needs, or as many as its prompt needs where the
+engine reads at most `budget` tokens beside a step. Context and blocks are means over the time for which
+requests stay, so that long answers weigh more. Promises are not looked at: a tier that promises a speed is
+full earlier, and then its requests wait, are rejected or go elsewhere.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from statistics import fmean
+from typing import Final
+
+from diplex_cli.simulate.streams import Request
+from diplex_core.events import WorkerFacts
+from diplex_core.model.forecast import times_of
+from diplex_core.words import BlockHash, Tokens, blocks_needed
+
+LOOKED_AT: Final = 2000
+"""Requests from the beginning of a stream that stand for all of it."""
+_UNLUCKY: Final = 0.5**2 / (2 * 0.45)
+"""Mean share of the tail's slowness that a prompt meets in a simulated engine (`sim/batch.py`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Requests by their sizes. `read`: tokens of each prompt that none before it had; others are resident."""
+
+    read: Sequence[Tokens]
+    prompts: Sequence[Tokens]
+    outputs: Sequence[Tokens]
+
+
+def mix_of(requests: Iterable[Request], block_tokens: Tokens) -> Mix:
+    """What a stream is like, by its beginning. What prompts share is read once, as if every worker had it."""
+    seen: set[BlockHash] = set()
+    read, prompts, outputs = [], [], []
+    for request in islice(requests, LOOKED_AT):
+        known = 0
+        for block in request.hashes:
+            if block not in seen:
+                break
+            known += 1
+        seen.update(request.hashes)
+        read.append(request.prompt - known * block_tokens)
+        prompts.append(request.prompt)
+        outputs.append(request.output)
+    return Mix(read, prompts, outputs)
+
+
+def capacity_of(workers: Iterable[WorkerFacts], mix: Mix) -> float:
+    """Requests a second of this mix that these workers can serve together."""
+    # Most of a large fleet is alike but for its names.
+    alike: dict[tuple[object, ...], float] = {}
+    total = 0.0
+    for worker in workers:
+        kind = (
+            worker.pattern, worker.gpu, worker.profile, worker.weights, worker.kv_cache, worker.calibration,
+            worker.draft_tokens, worker.block_tokens, worker.usable_blocks, worker.capacity_slots,
+            worker.prefill_budget, worker.time_scale,
+        )  # fmt: skip
+        if kind not in alike:
+            alike[kind] = _of_one(worker, mix)
+        total += alike[kind]
+    return total
+
+
+def _of_one(worker: WorkerFacts, mix: Mix) -> float:
+    times = times_of(worker)
+    output, read = fmean(mix.outputs), fmean(mix.read)
+    stays = sum(mix.outputs)
+    context = sum(o * (p + o / 2) for p, o in zip(mix.prompts, mix.outputs, strict=True)) / stays
+    blocks = (
+        sum(
+            o * blocks_needed(own, o, worker.block_tokens, draft=worker.draft_tokens)
+            for own, o in zip(mix.read, mix.outputs, strict=True)
+        )
+        / stays
+    )
+    batch = max(1, min(worker.capacity_slots, int(worker.usable_blocks / blocks)))
+    budget = worker.prefill_budget or times.prefill_per_step(batch + 1)
+    gain = times.tokens_per_step
+    steps = max(output / (batch * gain), read / budget)
+    # Where reading holds everything up, fewer run at a time.
+    batch = max(1, min(batch, round(output / (steps * gain))))
+    reading = fmean(times.prefill(own) for own in mix.read)
+    reading *= 1.0 + _UNLUCKY * (times.tail(batch + 1) - 1.0)
+    return worker.time_scale / (reading + steps * times.decode_step(batch, context))
