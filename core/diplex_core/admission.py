@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import assert_never
 
+from diplex_core.due import Due
 from diplex_core.events import (
     Again,
     Ask,
@@ -96,6 +97,9 @@ class Admission:
         self.past = Past()
         self._placement = placement or Placement()
         self._started = now
+        self._silent = set(self.workers)  # since this router's start
+        self._unlinked = set(self.workers)  # and not given up yet
+        self._due = Due()
         self._drain = Drain()
         self._room = False  # something happened that may let a queue's head in
         self._out: list[Decision] = []
@@ -179,6 +183,7 @@ class Admission:
         lease.ask, lease.wish, lease.rules = ask, wish, rules
         lease.deadline = now + ask.timeout if ask.timeout is not None else None
         self.leases.bind(lease, key)
+        self._due.expect(lease.lease_id, _runs_out(lease))
         position = self.waiting.enter(queue, wish.tier.priority, Place(lease.arrived, lease.lease_id))
         if position == 0 and self.ready and self._serve(lease, now):
             return
@@ -246,6 +251,7 @@ class Admission:
         """Move a waiting lease to a lower tier's queue; it keeps its arrival, and may be served at once."""
         self.outcomes["degraded", lower.tier.name] += 1
         lease.wish = lower
+        self._due.expect(lease.lease_id, _runs_out(lease))
         self.waiting.leave(lease.lease_id)
         queue = QueueKey(lower.model, lower.tier.name, lower.tenant.packages)
         place = Place(lease.arrived, lease.lease_id)
@@ -274,7 +280,7 @@ class Admission:
         lease.queued = now - lease.arrived
         if lease.predicted_ttft is None:
             lease.predicted_ttft = ttft
-        lease.never_started_at = now + NEVER_STARTED_AFTER
+        self._due.expect(lease.lease_id, now + NEVER_STARTED_AFTER)
         lease.turn(Turn.GRANT)
         self.waiting.leave(lease.lease_id)
         worker.requests += 1
@@ -348,6 +354,7 @@ class Admission:
         if not self.leases.close(lease, turn):
             return False
         self.waiting.leave(lease.lease_id)
+        self._due.expect(lease.lease_id, None)
         self._room = True  # it may have been the head that others waited behind
         return True
 
@@ -361,13 +368,15 @@ class Admission:
     def _ticked(self, now: Seconds) -> None:
         if not self.ready and now - self._started >= REBUILD_WITHIN:
             self.ready = True
-        for worker in self.workers.values():
-            if not worker.linked and not worker.given_up and now - worker.lost_at >= GIVEN_UP_AFTER:
-                self._give_up(worker, now)
-        for lease in self.leases.all():
-            if lease.state is State.GRANTED and now >= lease.never_started_at:
+        if self._unlinked:
+            for worker in self.workers.values():
+                if worker.name in self._unlinked and now - worker.lost_at >= GIVEN_UP_AFTER:
+                    self._give_up(worker, now)
+        for lease_id in self._due.by(now):
+            lease = self.leases.get(lease_id)
+            if lease is not None and lease.state is State.GRANTED:
                 self._never_started(lease, now)
-            elif lease.state is State.WAITING:
+            elif lease is not None and lease.state is State.WAITING:
                 self._overdue(lease, now)
 
     def _never_started(self, lease: Lease, now: Seconds) -> None:
@@ -396,6 +405,7 @@ class Admission:
                 self._retry_after(),
             )
         else:
+            self._due.expect(lease.lease_id, now)  # nobody waits too long while nothing is admitted
             return
         self.past.note(self._of_the_past(lease, refusal, now))
         self._refuse(lease.key, lease, refusal, now, lease.wish)
@@ -436,8 +446,9 @@ class Admission:
             self.drift_max = max(self.drift_max, abs(theirs - worker.ledger.held_blocks))
         worker.note_residents(report)
         self._room |= worker.openness != was
-        if not self.ready and all(w.reported_at is not None for w in self.workers.values()):
-            self.ready = True
+        self._silent.discard(worker.name)
+        self._unlinked.discard(worker.name)
+        self.ready |= not self._silent
 
     def _introduced(self, worker: Worker, facts: WorkerFacts, now: Seconds) -> None:
         """A worker says what it is; a new boot, or a pool of another size, starts a new account."""
@@ -529,14 +540,16 @@ class Admission:
         if worker.linked or not worker.problem:
             worker.lost_at = now
         worker.linked = False
+        if not worker.given_up:
+            self._unlinked.add(worker.name)
         worker.problem = problem or "its link broke"
         worker.last_number = 0
 
     def _give_up(self, worker: Worker, now: Seconds) -> None:
         worker.given_up = True
+        self._unlinked.discard(worker.name)
         self._lose_claims(worker, now)
-        if not self.ready and all(w.given_up or w.reported_at is not None for w in self.workers.values()):
-            self.ready = True
+        self.ready |= all(self.workers[name].given_up for name in self._silent)
 
     def _lose_claims(self, worker: Worker, now: Seconds) -> None:
         """Every claim on this worker is void: it was given up, or started anew."""
@@ -556,6 +569,15 @@ class Admission:
             for c, charge in charges
             if charge and charge.reclaiming
         ]
+
+
+def _runs_out(lease: Lease) -> Seconds | None:
+    """When a waiting lease has waited for as long as its client or its tier would have it; `None`: never."""
+    most = lease.wish.tier.max_queue if lease.wish is not None else None
+    ends = [] if lease.deadline is None else [lease.deadline]
+    if most is not None:
+        ends.append(lease.arrived + most)
+    return min(ends, default=None)
 
 
 def _outcome(picked: str, refusal: Refusal | None) -> tuple[Outcome, str]:

@@ -78,7 +78,6 @@ class Lease:
     worker: str = ""
     refusals: int = 0
     deadline: Seconds | None = None
-    never_started_at: Seconds = 0.0
     queued: Seconds = 0.0  # from its arrival to its last grant
     first_token: Seconds | None = None  # when its first token came, of all attempts
     predicted_ttft: Seconds | None = None  # by its first grant

@@ -22,16 +22,19 @@ class Register:
         self._epoch = epoch
         self._last = 0
         self._by_id: dict[int, Lease] = {}
-        self._by_key: dict[AskKey, Lease] = {}
+        self._by_session: dict[
+            int, dict[int, Lease]
+        ] = {}  # by session, then by the client's number
 
     def get(self, lease_id: int) -> Lease | None:
         return self._by_id.get(lease_id)
 
     def at(self, key: AskKey) -> Lease | None:
-        return self._by_key.get(key)
+        on_session = self._by_session.get(key.session)
+        return on_session.get(key.ask_id) if on_session is not None else None
 
     def of_session(self, session: int) -> list[Lease]:
-        return [lease for key, lease in self._by_key.items() if key.session == session]
+        return list(self._by_session.get(session, {}).values())
 
     def all(self) -> list[Lease]:
         return list(self._by_id.values())
@@ -51,21 +54,26 @@ class Register:
 
     def bind(self, lease: Lease, key: AskKey | None) -> None:
         """From now on the lease is its client's under this key; None: its client is gone."""
-        if lease.key is not None:
-            self._by_key.pop(lease.key, None)
+        self._unbind(lease.key)
         lease.key = key
         if key is not None:
-            self._by_key[key] = lease
+            self._by_session.setdefault(key.session, {})[key.ask_id] = lease
 
     def close(self, lease: Lease, turn: Turn) -> bool:
         """Close a lease, if the table lets this turn close it now."""
         if not lease.turn(turn):
             return False
         del self._by_id[lease.lease_id]
-        if lease.key is not None:
-            self._by_key.pop(lease.key, None)
+        self._unbind(lease.key)
         self.closed += 1
         return True
+
+    def _unbind(self, key: AskKey | None) -> None:
+        if key is None or (on_session := self._by_session.get(key.session)) is None:
+            return
+        on_session.pop(key.ask_id, None)
+        if not on_session:
+            del self._by_session[key.session]
 
     def _enter(self, lease: Lease) -> Lease:
         self._by_id[lease.lease_id] = lease
