@@ -150,9 +150,11 @@ class _Load:
         for request, tier, key in zip(self._requests, self._tiers, self._keys, strict=False):
             if self.stopped:
                 return
+            at, prompt, output, hashes = request
+            yield Arrival(at, prompt, output, tier, model, key, hashes)
+            # The simulation looks one ahead: it has arrived when the next one is asked for.
             self.sent += 1
-            self.last, prompt, output, hashes = request
-            yield Arrival(self.last, prompt, output, tier, model, key, hashes)
+            self.last = at
 
 
 def clamped(
