@@ -33,7 +33,7 @@ All of it rises with batch, context and prompt, between the rows and beyond them
 are lines that rise, added with factors above zero.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from math import ceil
 from typing import Any, Final, assert_never
@@ -79,7 +79,7 @@ class Chapter:
         share, fullest, finest = _reading(self._reads_as)
         self._share = scale.parameters * share + (_draft_share() if pattern is Pattern.D else 0.0)
         taken = self.decode_step(fullest) + self.prefill(finest)
-        self._chunks = [
+        self._chunks: list[Tokens] = [
             min(self.most_prefill_per_step, self._read_in(taken - self.decode_step(batch)))
             for batch in range(2, fullest + 1)
         ]
@@ -146,6 +146,21 @@ def calibrated_for() -> tuple[str, str, str, str]:
     """GPU, model, weights and KV cache format that the rows are about."""
     data = _rows()
     return data["gpu"], data["model"], data["weights"], data["kv_cache"]
+
+
+def gpus() -> tuple[str, ...]:
+    """The catalogue's names for where such a package is: alone, and in a box."""
+    return tuple(_rows()["gpus"])
+
+
+def speculation_of(pattern: Pattern) -> Speculation:
+    """How far ahead a pattern drafts, and how well, where nothing else is said."""
+    return _speculation(pattern, None)
+
+
+def peaks() -> Mapping[str, float]:
+    """What is used at most, by figure: shares, and watts of power; the middle of each range in §3."""
+    return {row["figure"]: (row["low"] + row["high"]) / 2 for row in _rows()["peak"]}
 
 
 def memory_beside() -> tuple[tuple[str, int], ...]:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from diplex_core.model import catalogue
-from diplex_core.model.memory import kv_bytes_per_token, weights_bytes
+from diplex_core.model.catalogue import Model
+from diplex_core.model.memory import kv_bytes_per_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +23,20 @@ class Scale:
 ITSELF = Scale()
 
 
-def scale(model: tuple[str, str, str], reference: tuple[str, str, str]) -> Scale:
-    """The ratios of one model to another, each given by its profile and the formats of weights and KV cache.
+def scale(model: tuple[Model, str, str], reference: tuple[Model, str, str]) -> Scale:
+    """The ratios of one model to another, each given with the formats of its weights and its KV cache.
 
     Raises:
-        NotInCatalogue: a profile or a format is unknown.
+        NotInCatalogue: a format is unknown.
 
-    >>> scale(("qwen2.5-72b", "mxfp4-mixed", "fp8"), ("qwen2.5-72b", "mxfp4-mixed", "bf16"))
+    >>> qwen = catalogue.model("qwen2.5-72b")
+    >>> scale((qwen, "mxfp4-mixed", "fp8"), (qwen, "mxfp4-mixed", "bf16"))
     Scale(weights=1.0, kv=0.5, parameters=1.0)
     """
     (own, own_weights, own_kv), (other, other_weights, other_kv) = model, reference
-    ours, its = catalogue.model(own), catalogue.model(other)
     return Scale(
-        weights=weights_bytes(ours, own_weights) / weights_bytes(its, other_weights),
-        kv=kv_bytes_per_token(ours, own_kv) / kv_bytes_per_token(its, other_kv),
-        parameters=ours.parameters / its.parameters,
+        weights=catalogue.recipe(own_weights).weights(own).read
+        / catalogue.recipe(other_weights).weights(other).read,
+        kv=kv_bytes_per_token(own, own_kv) / kv_bytes_per_token(other, other_kv),
+        parameters=own.parameters / other.parameters,
     )

@@ -9,6 +9,10 @@ from diplex_core.model.scale import scale
 from diplex_core.words import Pattern, Seconds, Slots, Tokens
 
 CALIBRATIONS: Final = ("chapter",)
+_NOT_YET: Final = {
+    "measured": ": its efficiencies are not fitted yet",
+    "limit": ": no engine is that fast",
+}
 
 LATENCY_PREFILL_BUDGET: Final[Tokens] = 256
 """Prompt tokens that a latency worker reads in one step where nothing else is said: no stream beside a long
@@ -75,13 +79,15 @@ def step_times(
     pattern, calibration = Pattern(pattern), calibration.partition(",")[0]
     if calibration not in CALIBRATIONS:
         raise ValueError(
-            f"unknown calibration '{calibration}' for a simulated engine. Mend: calibration: chapter"
+            f"unknown calibration '{calibration}' for a simulated engine{_NOT_YET.get(calibration, '')}. "
+            f"Mend: calibration: chapter"
         )
     own_gpu, *own = chapter.calibrated_for()
     if gpu != own_gpu:
         raise ValueError(f"the chapter calibration is about {own_gpu}, not {gpu}. Mend: gpu: {own_gpu}")
     try:
-        scaled = scale((profile, weights, kv_cache), (own[0], own[1], own[2]))
+        model = catalogue.model(profile)
+        scaled = scale((model, weights, kv_cache), (catalogue.model(own[0]), own[1], own[2]))
     except catalogue.NotInCatalogue as error:
         mend = f"profile: {own[0]}, weights: {own[1]}, kv_cache: {own[2]}"
         raise ValueError(f"{error}. Mend: {mend}") from error

@@ -1,0 +1,60 @@
+"""What one worker's own steps teach about its predictions: a factor on reading prompts, one on decode steps.
+
+Each factor is a geometric moving average of observed over predicted time, so that twice as slow and twice as
+fast weigh the same. An observation moves it by a fifth of the way, and by 15 % at most: something odd (a
+preempted step, a stall of the host) is a word among many, whatever its size. What is between an eighth of the
+prediction and eight times is believed; a worker further off is not what it says it is.
+
+>>> learned = Correction()
+>>> for _ in range(20):
+...     learned.saw_step(predicted=0.010, observed=0.016)
+>>> round(learned.step, 2), learned.reading
+(1.59, 1.0)
+"""
+
+from math import exp, isfinite, log
+from typing import Final
+
+from diplex_core.words import Seconds
+
+_SHARE: Final = 0.2
+_MOST_AT_ONCE: Final = log(1.15)
+_BOUND: Final = log(8.0)
+
+
+class Correction:
+    """The factors of one worker, 1.0 until something is seen. Time predicted by the model times the factor is
+    the better prediction; what is told here is always the model's own, without the factor."""
+
+    __slots__ = ("_reading", "_step")
+
+    def __init__(self) -> None:
+        self._reading = 0.0
+        self._step = 0.0
+
+    @property
+    def reading(self) -> float:
+        """How many times longer than predicted the worker reads a prompt; 1/8 to 8."""
+        return exp(self._reading)
+
+    @property
+    def step(self) -> float:
+        """How many times longer than predicted its decode steps take; 1/8 to 8."""
+        return exp(self._step)
+
+    def saw_reading(self, predicted: Seconds, observed: Seconds) -> None:
+        """A prompt, or a piece of one, was read."""
+        self._reading = _moved(self._reading, predicted, observed)
+
+    def saw_step(self, predicted: Seconds, observed: Seconds) -> None:
+        """Decode steps went by, one or many: the mean of both."""
+        self._step = _moved(self._step, predicted, observed)
+
+
+def _moved(factor: float, predicted: Seconds, observed: Seconds) -> float:
+    """A factor's logarithm after one observation. What is no time (0, negative, nan) teaches nothing."""
+    if not all(isfinite(time) and time > 0.0 for time in (predicted, observed)):
+        return factor
+    way = _SHARE * (log(observed) - log(predicted) - factor)
+    factor += min(_MOST_AT_ONCE, max(-_MOST_AT_ONCE, way))
+    return min(_BOUND, max(-_BOUND, factor))
