@@ -34,6 +34,7 @@ class Work:
 
     `max_tokens` bounds each choice's whole output, of which earlier attempts produced `from_index` tokens;
     those are read as prompt. `to_the_limit`: do not end before `max_tokens`, whatever the model says.
+    `cached`: leading prompt tokens whose KV blocks are resident and held by others: read by nobody again.
     """
 
     claim: Claim
@@ -44,15 +45,38 @@ class Work:
     from_index: Tokens = 0
     to_the_limit: bool = False
     stop: tuple[str, ...] = ()
+    cached: Tokens = 0
 
     @property
     def to_read(self) -> Tokens:
         return self.prompt_tokens + self.from_index
 
+    @property
+    def read_before(self) -> Tokens:
+        """Tokens that need not be read: the cached ones, but never the last, which gives the first output."""
+        return min(self.cached, self.to_read - 1)
+
     def blocks(self, block_tokens: Tokens, draft: Tokens = 0) -> Blocks:
         """KV blocks that it may come to hold, with room for the tokens that are drafted ahead."""
         left = self.max_tokens - self.from_index
-        return blocks_needed(self.to_read, left, block_tokens, choices=self.choices, draft=draft)
+        return blocks_needed(
+            self.to_read, left, block_tokens, choices=self.choices, cached=self.cached, draft=draft
+        )
+
+    def check(self, needed: Blocks, capacity: Blocks, slots: Slots) -> None:
+        """Turn it away where it can never run.
+
+        Args:
+            needed: KV blocks that it may come to hold; the engine has `capacity` of them, and `slots`.
+        Raises:
+            ValueError: it can never fit, or nothing is left to produce.
+        """
+        if needed > capacity or not 1 <= self.choices <= slots:
+            raise ValueError(
+                f"needs {needed} KV blocks and {self.choices} slots; the engine has {capacity} and {slots}"
+            )
+        if self.max_tokens <= self.from_index:
+            raise ValueError(f"all {self.max_tokens} tokens were produced by earlier attempts")
 
 
 @dataclass(slots=True, eq=False)
@@ -113,8 +137,8 @@ class Batch:
         self._block_tokens = block_tokens
         self._prefill_budget = prefill_budget
         self._seed = seed
-        self._taken = 0
-        self._queue: deque[Work] = deque()
+        self._submitted = 0
+        self._queue: deque[Running] = deque()
         self._running: dict[Claim, Running] = {}
         self._reading: deque[Running] = deque()
         self._voices: list[Voice] = []
@@ -131,15 +155,10 @@ class Batch:
         Raises:
             ValueError: it can never fit, or nothing is left to produce.
         """
-        needed = self._blocks(work)
-        if needed > self.cache.capacity or not 1 <= work.choices <= self.slots:
-            raise ValueError(
-                f"needs {needed} KV blocks and {work.choices} slots; the engine has {self.cache.capacity} "
-                f"and {self.slots}"
-            )
-        if work.max_tokens <= work.from_index:
-            raise ValueError(f"all {work.max_tokens} tokens were produced by earlier attempts")
-        self._queue.append(work)
+        needed = work.blocks(self._block_tokens, self._draft)
+        work.check(needed, self.cache.capacity, self.slots)
+        self._submitted += 1
+        self._queue.append(Running(work, needed, share(self._seed, self._submitted), work.read_before))
 
     def cancel(self, claim: Claim) -> None:
         """End a request with the iteration under way. Unknown and ended ones are ignored."""
@@ -147,10 +166,10 @@ class Batch:
         if running is not None:
             running.cancelled = True
             return
-        for work in self._queue:
-            if work.claim == claim:
-                self._queue.remove(work)
-                self._gone.append(work)
+        for running in self._queue:
+            if running.work.claim == claim:
+                self._queue.remove(running)
+                self._gone.append(running.work)
                 return
 
     def plan(self, began: Callable[[Claim], None]) -> Seconds:
@@ -169,7 +188,7 @@ class Batch:
             if budget <= 0:
                 break
             work = running.work
-            if running.read == 0:
+            if running.read == work.read_before:
                 began(work.claim)
             running.chunk = min(budget, work.to_read - running.read)
             budget -= running.chunk
@@ -195,22 +214,19 @@ class Batch:
         for voice in ended:
             self._end(voice)
 
-    def _blocks(self, work: Work) -> Blocks:
-        return work.blocks(self._block_tokens, self._draft)
-
     def _admit(self) -> None:
         while self._queue:
-            work = self._queue[0]
-            needed = self._blocks(work)
-            if self.used_slots + work.choices > self.slots or self.claimed + needed > self.cache.capacity:
+            running = self._queue[0]
+            choices = running.work.choices
+            if self.used_slots + choices > self.slots:
+                return
+            if self.claimed + running.claimed > self.cache.capacity:
                 return
             self._queue.popleft()
-            self._taken += 1
-            running = Running(work, needed, share(self._seed, self._taken))
-            self._running[work.claim] = running
+            self._running[running.work.claim] = running
             self._reading.append(running)
-            self.used_slots += work.choices
-            self.claimed += needed
+            self.used_slots += choices
+            self.claimed += running.claimed
 
     def _read_on(self) -> None:
         """Write the chunks' KV; a prompt that is read whole gets its voices."""
@@ -219,7 +235,7 @@ class Batch:
                 break
             running.read += running.chunk
             running.chunk = 0
-            while len(running.shared) * self._block_tokens < running.read:
+            while len(running.shared) * self._block_tokens < running.read - running.work.cached:
                 running.shared.append(self.cache.take())
             if running.read == running.work.to_read:
                 self._reading.popleft()
@@ -233,7 +249,7 @@ class Batch:
             own = []
             if tail:
                 own.append(running.shared.pop() if choice == 0 else self.cache.take())
-            last, end, cut = _ending(work, choice)
+            last, end, cut = ending(work, choice)
             room = self._block_tokens - tail if tail else 0
             voice = Voice(running, choice, work.from_index, last, end, room, own, cut=cut)
             if cut is not None:
@@ -300,7 +316,7 @@ class Batch:
         del self._running[running.work.claim]
 
 
-def _ending(work: Work, choice: int) -> tuple[Tokens, EndReason, int | None]:
+def ending(work: Work, choice: int) -> tuple[Tokens, EndReason, int | None]:
     """Index behind a choice's last token, why it ends there, and where a stop string cuts its text."""
     last, end = work.max_tokens, EndReason.LENGTH
     if not work.to_the_limit and (natural := natural_length(work.digest, choice)) <= last:

@@ -42,7 +42,7 @@ from diplex_core.report.outcome import Ending, Outcome
 from diplex_core.report.report import LedgerFigures, Pool, WorkerFigures
 from diplex_core.sim.arrivals import Arrival
 from diplex_core.sim.faults import Cut, Drain, Fault, Kill, Slow
-from diplex_core.sim.stepwise import First, Over
+from diplex_core.sim.runs import First, Over
 from diplex_core.sim.ticket import GivenUp, Ticket
 from diplex_core.sim.worker import Guest, VirtualWorker
 from diplex_core.words import Blocks, Claim, EndReason, Rules, Seconds

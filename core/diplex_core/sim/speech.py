@@ -52,6 +52,31 @@ def drawn(seed: int, digest: int, choice: int, index: int) -> float:
     return share(seed, _mixed(digest + choice * _CHOICE + index * _INDEX))
 
 
+def steps_taken(
+    seed: int, digest: int, choice: int, start: Tokens, end: Tokens, draft: Tokens, acceptance: float
+) -> int:
+    """Steps in which an engine that drafts ahead says the tokens from one place to another, by `drawn`.
+
+    A step says the tokens drafted right, and one more: its first wrong one, corrected, or the one behind.
+
+    Args:
+        end: the place behind the last token.
+        draft: tokens that each step drafts; `acceptance`: how often each is right.
+    """
+    right = int(acceptance * 2.0**64)
+    place = digest + choice * _CHOICE + start * _INDEX
+    salt, steps, ahead = seed * 0xBF58476D1CE4E5B9, 0, 0
+    for _ in range(end - start):
+        if ahead == draft:
+            steps, ahead = steps + 1, 0  # all were right, and this one comes on top
+        elif _mixed(salt + _mixed(place)) < right:
+            ahead += 1
+        else:
+            steps, ahead = steps + 1, 0
+        place += _INDEX
+    return steps + (ahead > 0)
+
+
 def cut_at_stop(digest: int, choice: int, most: Tokens, stop: tuple[str, ...]) -> tuple[Tokens, int] | None:
     """Where the first stop string ends an answer of at most `most` tokens.
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from diplex_core.events import EndedClaim, Granted, HeldClaim, Report, Reported, WorkerFacts
 from diplex_core.model.forecast import times_of
 from diplex_core.pool import NoRoom, Pool
-from diplex_core.sim.batch import Batch, Work
-from diplex_core.sim.stepwise import First, Over, Stepwise
+from diplex_core.sim.batch import Work
+from diplex_core.sim.runs import First, Over, Runs
 from diplex_core.sim.timeline import Timeline
 from diplex_core.words import Blocks, Claim, EndReason, Seconds, Tokens
 
@@ -63,15 +63,15 @@ class VirtualWorker:
 
     def _set_up(self) -> None:
         facts = self.facts
-        batch = Batch(
+        self.engine = Runs(
             self._times,
             capacity=facts.capacity_blocks,
             slots=facts.capacity_slots,
             block_tokens=facts.block_tokens,
             prefill_budget=facts.prefill_budget or None,
             seed=self._seed,
+            pace=self._pace,
         )
-        self.engine = Stepwise(batch, self._pace)
         self.pool = Pool(facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks)
         self.guests: dict[Claim, Guest] = {}
         self._stopped: dict[Claim, Seconds] = {}
@@ -207,7 +207,7 @@ class VirtualWorker:
                 held=tuple(held),
                 ended=tuple(ended),
                 facts=self.facts if full else None,
-                observed_blocks=self.engine.used_blocks if full else None,
+                observed_blocks=self.engine.used_blocks(now) if full else None,
                 draining=self.draining,
                 peak_blocks=pool.peak_blocks,
                 peak_slots=pool.peak_slots,

@@ -1,0 +1,302 @@
+"""The batch by events and the batch iteration by iteration: the same happens, at the same moments."""
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diplex_core.model.chapter import Chapter
+from diplex_core.model.steps import StepTimes
+from diplex_core.sim.batch import Batch, Work
+from diplex_core.sim.runs import First, Over, Runs
+from diplex_core.sim.speech import steps_taken
+from diplex_core.words import Claim, EndReason, Pattern
+
+SIZE = 16  # tokens a block
+
+
+@dataclass
+class Seen:
+    """What became of one request on an engine; `blocks` that were used whenever somebody heard something."""
+
+    first: float | None = None
+    over: tuple[float, EndReason, int] | None = None
+    last: float | None = None
+    gap: float = 0.0
+
+
+@dataclass(frozen=True)
+class Deed:
+    """A request that comes at a moment, or is cancelled then."""
+
+    at: float
+    work: Work
+    cancel: bool = False
+
+
+class Bent:
+    """Step times that are no line in the context, and whose prompts take longer in chunks."""
+
+    calibration, largest_batch, most_prefill_per_step = "bent", 8, 4096
+    draft_tokens, acceptance, tokens_per_step = 0, 0.0, 1.0
+
+    def decode_step(self, batch: int, context: float) -> float:
+        return 0.004 + max(1e-8 * batch * context, 3e-8 * batch * (context - 150.0)) + 1e-12 * context**2
+
+    def prefill(self, tokens: int, *, behind: int = 0) -> float:
+        return 0.001 + 1e-5 * tokens + 1e-9 * tokens * (2 * behind + tokens)
+
+    def prefill_per_step(self, batch: int) -> int:
+        return 512 // batch
+
+    def tail(self, batch: int) -> float:
+        return 1.2
+
+
+@dataclass
+class Stepwise:
+    """The batch, iteration by iteration, on a clock: what `Runs` has to equal."""
+
+    batch: Batch
+    now: float = 0.0
+    due: float | None = None
+    seen: dict[int, Seen] = field(default_factory=dict)
+    tokens: dict[int, int] = field(default_factory=dict)
+    open: dict[int, int] = field(default_factory=dict)
+    blocks: list[tuple[float, int]] = field(default_factory=list)
+    iterations: int = 0
+
+    def submit(self, work: Work, now: float) -> None:
+        number = work.claim.lease_id
+        self.batch.submit(work)
+        self.seen[number], self.tokens[number], self.open[number] = Seen(), 0, work.choices
+        if self.due is None:
+            self.plan(now)
+
+    def cancel(self, claim: Claim, now: float) -> None:
+        self.batch.cancel(claim)
+
+    def plan(self, at: float) -> None:
+        self.due = at + self.batch.plan(lambda claim: None) if not self.batch.idle else None
+
+    def advance(self, now: float) -> None:
+        while self.due is not None and self.due <= now:
+            self.now = self.due
+            self.iterations += 1
+            events = len([1 for one in self.seen.values() if one.first]), sum(self.open.values())
+            self.batch.finish(self.hear)
+            if events != (len([1 for one in self.seen.values() if one.first]), sum(self.open.values())):
+                self.blocks.append((self.now, self.batch.cache.used))
+            self.plan(self.now)
+
+    def hear(self, claim: Claim, choice: int, token_id: int | None, text: str, end: EndReason | None) -> None:
+        one = self.seen[claim.lease_id]
+        if token_id is not None:
+            self.tokens[claim.lease_id] += 1
+            if one.last is not None:
+                one.gap = max(one.gap, self.now - one.last)
+            one.first = self.now if one.first is None else one.first
+            one.last = self.now
+        if end is not None:
+            self.open[claim.lease_id] -= 1
+            if not self.open[claim.lease_id]:
+                one.over = (self.now, end, self.tokens[claim.lease_id])
+
+
+@dataclass
+class ByEvents:
+    runs: Runs
+    seen: dict[int, Seen] = field(default_factory=dict)
+    blocks: list[tuple[float, int]] = field(default_factory=list)
+
+    def submit(self, work: Work, now: float) -> None:
+        self.runs.submit(work, now)
+        self.seen[work.claim.lease_id] = Seen()
+
+    def cancel(self, claim: Claim, now: float) -> None:
+        self.runs.cancel(claim, now)
+
+    @property
+    def due(self) -> float | None:
+        return self.runs.due
+
+    def advance(self, now: float) -> None:
+        while self.runs.due is not None and self.runs.due <= now:
+            at = self.runs.due
+            for word in self.runs.advance(at):
+                one = self.seen[word.claim.lease_id]
+                match word:
+                    case First():
+                        one.first = one.last = word.at
+                    case Over():
+                        one.over = (word.at, word.reason, word.tokens)
+                        one.last, one.gap = word.last, word.longest_gap
+            self.blocks.append((at, self.runs.used_blocks(at)))
+
+
+def play(engine: Stepwise | ByEvents, deeds: list[Deed]) -> None:
+    """Everything that happens to an engine, and then on until it is at rest."""
+    for deed in deeds:
+        engine.advance(deed.at)
+        if deed.cancel:
+            engine.cancel(deed.work.claim, deed.at)
+        else:
+            engine.submit(deed.work, deed.at)
+    engine.advance(float("inf"))
+
+
+def both(
+    times: StepTimes, deeds: list[Deed], *, capacity: int = 60, slots: int = 5, budget: int | None = None
+) -> tuple[Stepwise, ByEvents]:
+    about = {"capacity": capacity, "slots": slots, "block_tokens": SIZE, "prefill_budget": budget, "seed": 7}
+    stepwise, by_events = Stepwise(Batch(times, **about)), ByEvents(Runs(times, **about))  # type: ignore[arg-type]
+    play(stepwise, deeds)
+    play(by_events, deeds)
+    return stepwise, by_events
+
+
+def near(one: float | None, other: float | None) -> bool:
+    return one == other if one is None or other is None else one == pytest.approx(other, rel=1e-6)
+
+
+requests = st.lists(
+    st.tuples(
+        st.floats(0.0, 0.4),  # seconds after the one before
+        st.integers(1, 500),  # prompt
+        st.integers(1, 120),  # output
+        st.integers(1, 3),  # choices
+        st.integers(0, 40),  # of earlier attempts
+        st.integers(0, 3),  # cached blocks
+        st.one_of(st.none(), st.floats(0.0, 1.0)),  # cancelled after
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+def deeds_of(asked: list[tuple], draft: int, capacity: int, slots: int) -> list[Deed]:
+    deeds, now = [], 0.0
+    for number, (after, prompt, output, choices, before, cached, cancelled) in enumerate(asked):
+        now += after
+        work = Work(
+            Claim(number, 1),
+            number * 77,
+            prompt,
+            before + output,
+            choices=min(choices, slots),
+            from_index=before,
+            to_the_limit=True,
+            cached=SIZE * min(cached, prompt // SIZE),
+        )
+        if work.blocks(SIZE, draft) <= capacity:
+            deeds.append(Deed(now, work))
+            if cancelled is not None:
+                deeds.append(Deed(now + cancelled, work, cancel=True))
+    return sorted(deeds, key=lambda deed: deed.at)
+
+
+@given(
+    times=st.sampled_from([*(Chapter(p) for p in (Pattern.A, Pattern.B, Pattern.C)), Bent()]),
+    asked=requests,
+    budget=st.sampled_from([None, 16, 50, 300]),
+    room=st.sampled_from([(60, 5), (400, 16), (90, 1)]),
+)
+@settings(max_examples=300, deadline=None)
+def test_first_tokens_ends_gaps_and_blocks_are_those_of_the_batch_step_by_step(times, asked, budget, room):
+    capacity, slots = room
+    deeds = deeds_of(asked, 0, capacity, slots)
+    stepwise, by_events = both(times, deeds, capacity=capacity, slots=slots, budget=budget)
+    assert by_events.seen.keys() == stepwise.seen.keys()
+    for number, one in stepwise.seen.items():
+        other = by_events.seen[number]
+        assert near(other.first, one.first)
+        assert near(other.last, one.last)
+        assert other.gap == pytest.approx(one.gap, rel=1e-6, abs=1e-9)
+        assert other.over is not None and one.over is not None
+        assert other.over[0] == pytest.approx(one.over[0], rel=1e-6)
+        assert other.over[1:] == one.over[1:]
+    moments = [at for at, _ in by_events.blocks]
+    for at, blocks in stepwise.blocks:
+        found = bisect_left(moments, at - 1e-7)
+        assert near(moments[found], at)
+        assert by_events.blocks[found][1] == blocks
+    assert (by_events.runs.claimed, by_events.runs.used_slots, by_events.runs.used_blocks(0)) == (0, 0, 0)
+
+
+@given(
+    times=st.sampled_from([Chapter(Pattern.D), Chapter(Pattern.D, draft_tokens=2), Chapter(Pattern.A_EAGLE)]),
+    asked=requests,
+    budget=st.sampled_from([None, 50, 300]),
+)
+@settings(max_examples=150, deadline=None)
+def test_speculating_each_answer_takes_the_steps_of_its_drafts_and_times_are_near(times, asked, budget):
+    """In between answers are taken to grow evenly: contexts differ by some tokens, blocks by what these fill.
+    Without cancellations: how far an answer has come in mid-run is known to some tokens only."""
+    asked = [(*one[:-1], None) for one in asked]
+    deeds = deeds_of(asked, times.draft_tokens, 400, 16)
+    stepwise, by_events = both(times, deeds, capacity=400, slots=16, budget=budget)
+    for number, one in stepwise.seen.items():
+        other = by_events.seen[number]
+        for seen, other_seen in ((one.first, other.first), (one.last, other.last), (one.gap, other.gap)):
+            assert other_seen == pytest.approx(seen, rel=1e-3, abs=1e-4)
+        assert one.over is not None and other.over is not None
+        assert other.over[1:] == one.over[1:]
+    assert (by_events.runs.claimed, by_events.runs.used_slots, by_events.runs.used_blocks(0)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("draft", [1, 5, 20])
+@pytest.mark.parametrize("length", [1, 2, 37, 400])
+def test_the_steps_of_an_answer_are_counted_as_the_batch_takes_them(draft: int, length: int):
+    times = Chapter(Pattern.D, draft_tokens=draft)
+    for number in range(20):
+        work = Work(Claim(number, 1), number * 1234567, 50, 3 + length, from_index=3, to_the_limit=True)
+        stepwise = Stepwise(Batch(times, capacity=400, slots=1, block_tokens=SIZE, seed=7))
+        play(stepwise, [Deed(0.0, work)])
+        steps = steps_taken(7, work.digest, 0, 3, 3 + length, times.draft_tokens, times.acceptance)
+        assert stepwise.iterations == steps
+
+
+@given(asked=requests, at=st.floats(0.0, 3.0), pattern=st.sampled_from([Pattern.A, Pattern.C]))
+@settings(max_examples=100, deadline=None)
+def test_in_mid_run_it_knows_how_far_each_answer_and_prompt_has_come(asked, at: float, pattern: Pattern):
+    deeds = [deed for deed in deeds_of(asked, 0, 400, 16) if deed.at <= at]
+    about = {"capacity": 400, "slots": 16, "block_tokens": SIZE, "seed": 7}
+    stepwise, by_events = (
+        Stepwise(Batch(Chapter(pattern), **about)),
+        ByEvents(Runs(Chapter(pattern), **about)),
+    )
+    for engine in (stepwise, by_events):
+        for deed in deeds:
+            engine.advance(deed.at)
+            engine.cancel(deed.work.claim, at) if deed.cancel else engine.submit(deed.work, deed.at)
+        engine.advance(at)
+    assert by_events.runs.used_blocks(at) == stepwise.batch.cache.used
+    for number, one in stepwise.seen.items():
+        if one.over is None:
+            tokens, last, gap = by_events.runs.so_far(Claim(number, 1), at)
+            assert tokens == stepwise.tokens[number]
+            assert near(last, one.last)
+            assert gap == pytest.approx(one.gap, rel=1e-6, abs=1e-9)
+
+
+def test_a_slower_pace_holds_from_the_next_iteration_on():
+    def ends(pace: float | None) -> float:
+        engine = ByEvents(Runs(Chapter(Pattern.A), capacity=400, slots=4, block_tokens=SIZE))
+        engine.submit(Work(Claim(1, 1), 1, 100, 200, to_the_limit=True), 0.0)
+        engine.advance(0.5)
+        if pace is not None:
+            engine.runs.set_pace(pace, 0.5)
+        engine.advance(100.0)
+        return engine.seen[1].over[0]  # type: ignore[index]
+
+    assert ends(1.0) == pytest.approx(ends(None))
+    assert ends(3.0) - 0.5 == pytest.approx(3 * (ends(None) - 0.5), rel=0.02)
+
+
+def test_a_long_answer_is_one_event_and_a_run_lasts_as_long_as_nothing_changes():
+    engine = ByEvents(Runs(Chapter(Pattern.A), capacity=40_000, slots=4, block_tokens=SIZE))
+    engine.submit(Work(Claim(1, 1), 1, 100, 50_000, to_the_limit=True), 0.0)
+    engine.advance(float("inf"))
+    assert len(engine.blocks) == 2  # the prompt, and all that is said of it
