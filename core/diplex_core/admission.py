@@ -274,8 +274,7 @@ class Admission:
         need = need_on(wish, worker)
         ttft, tpot = worker.ttft(wish), worker.tpot(wish)
         lease.attempt += 1
-        worker.receive(lease.claim, wish, need.max_tokens)
-        worker.ledger.charge(lease.claim, need.blocks, need.slots, need.hits, wish.prompt)
+        worker.receive(lease.claim, wish, need)
         lease.worker = worker.name
         lease.queued = now - lease.arrived
         if lease.predicted_ttft is None:

@@ -1,7 +1,7 @@
 """What can happen to admission, and what it can answer. The shells translate to and from the wire."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
@@ -79,6 +79,12 @@ class WorkerFacts:
     @property
     def usable_tokens(self) -> Tokens:
         return self.usable_blocks * self.block_tokens
+
+    @property
+    def kind(self) -> "WorkerFacts":
+        """What it says of itself but for who it is and how large its pool is: workers of one kind take the
+        same requests, as far as they have room, and are as fast."""
+        return replace(self, name="", package="", boot=0, address="", capacity_blocks=0, guard_blocks=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from diplex_core.events import Report, WorkerFacts
-from diplex_core.guests import Guest, Guests, Reading
+from diplex_core.guests import Guest, Guests
 from diplex_core.ledger import PoolLedger
-from diplex_core.model.forecast import Forecast, Load
-from diplex_core.placement.rules import Wish
+from diplex_core.model.forecast import Forecast, Load, Outlook
+from diplex_core.placement.rules import Need, Wish
 from diplex_core.words import Claim, Seconds, Tokens
 
 GIVEN_UP_AFTER: Seconds = 3.0
@@ -42,7 +42,7 @@ class Worker:
     requests_by_tier: Counter[str] = field(default_factory=Counter)
     refused: int = 0
     output_tokens: int = 0
-    _seen: "_Outlook | None" = None
+    _seen: tuple[Wish, Outlook] | None = None
 
     @property
     def facts(self) -> WorkerFacts:
@@ -68,7 +68,7 @@ class Worker:
     def ttft(self, wish: Wish) -> Seconds | None:
         """From its first ask to its first token, if it is granted here now; `None`: nobody knows."""
         outlook = self._outlook(wish)
-        return outlook.ttft if outlook is not None else None
+        return wish.waited + outlook.ttft if outlook is not None else None
 
     def tpot(self, wish: Wish) -> Seconds | None:
         """Time per output token after the first; `None`: nobody knows."""
@@ -81,18 +81,27 @@ class Worker:
         outlook = self._outlook(wish)
         return self.guests.harmed(outlook.reading, priority, wish.now) if outlook is not None else 0
 
-    def receive(self, claim: Claim, wish: Wish, max_tokens: Tokens) -> None:
-        """A wish is granted here: it is a guest from now on, and others depend on it. To be said before its
-        charge makes it one of those that are there already."""
-        outlook, promised, guest = self._outlook(wish), wish.promise.tpot_p95, Guest(wish.tier.priority)
+    def cached(self, wish: Wish) -> Tokens:
+        """Leading prompt tokens that are resident here. The last token is always read: what it says is the
+        first of the answer."""
+        if not wish.block_hashes:
+            return 0
+        return min(len(self.ledger.hits(wish.block_hashes)) * self.facts.block_tokens, wish.prompt - 1)
+
+    def receive(self, claim: Claim, wish: Wish, need: Need) -> None:
+        """A wish is granted here: charged, and a guest from now on, on whom others depend."""
+        facts, outlook, promised = self.facts, self._outlook(wish), wish.promise.tpot_p95
+        to_read = wish.prompt - min(len(need.hits) * facts.block_tokens, wish.prompt - 1)
+        guest = Guest(wish.tier.priority)
         if outlook is not None:
-            later = min(max_tokens, _LIKELY_OUTPUT) - 1
-            guest.due = wish.now + outlook.ttft - wish.waited
+            later = min(need.max_tokens, _LIKELY_OUTPUT) - 1
+            guest.due = wish.now + outlook.ttft
             guest.ends = guest.due + later * outlook.undisturbed
             if promised is not None:
                 guest.promised, guest.allowance = promised, (promised - outlook.undisturbed) * later
         reading = outlook.reading if outlook is not None else None
-        self.guests.came(claim, guest, prompt=wish.prompt, reading=reading, now=wish.now)
+        self.guests.came(claim, guest, prompt=to_read, reading=reading, now=wish.now)
+        self.ledger.charge(claim, need.blocks, need.slots, need.hits, to_read)
 
     def load(self, now: Seconds) -> Load:
         """What is on it now. Where claims will not grow, they are counted at their full size."""
@@ -107,20 +116,17 @@ class Worker:
         # Nobody tells in which order it will be read: all of it first, at the worst.
         return replace(load, backlog=load.backlog + self.forecast.reading(prefill.foreign, load))
 
-    def _outlook(self, wish: Wish) -> "_Outlook | None":
+    def _outlook(self, wish: Wish) -> Outlook | None:
         """What is predicted of a wish. Several rules look at it at one moment: predicted once."""
         if self.forecast is None:
             return None
-        if self._seen is None or self._seen.wish is not wish:
-            load = self.load(wish.now)
-            self._seen = _Outlook(
-                wish,
-                wish.waited + self.forecast.ttft(wish.prompt, load),
-                self.forecast.tpot(wish.prompt, load, wish.choices),
-                self.forecast.undisturbed_tpot(wish.prompt, load, wish.choices),
-                self.forecast.disturbance(wish.prompt, load),
-            )
-        return self._seen
+        seen = self._seen
+        if seen is not None and seen[0] is wish:
+            return seen[1]
+        cached = self.cached(wish) if wish.block_hashes else 0
+        outlook = self.forecast.outlook(wish.prompt, self.load(wish.now), choices=wish.choices, cached=cached)
+        self._seen = wish, outlook
+        return outlook
 
     @property
     def openness(self) -> tuple[object, ...]:
@@ -161,20 +167,3 @@ class Worker:
             self.ledger.removed(report.removed)
             self.ledger.stored(report.stored)
         self.ledger.blocks.foreign += max(0, report.pinned_blocks - self.ledger.blocks.pinned)
-
-
-@dataclass(frozen=True, slots=True)
-class _Outlook:
-    """What a worker would be to one wish, and the wish to those that are there.
-
-    Attributes:
-        ttft: from the first ask.
-        tpot: as prompts keep coming at the rate of late; `undisturbed`: if none came.
-        reading: what its prompt means for the others.
-    """
-
-    wish: Wish
-    ttft: Seconds
-    tpot: Seconds
-    undisturbed: Seconds
-    reading: Reading

@@ -9,10 +9,9 @@ its tier promised of the time per output token leaves it an allowance: so many s
 reading may fall between its tokens before the promise is broken.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import exp, inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from diplex_core.words import Claim, Seconds, Tokens
 
@@ -39,8 +38,7 @@ class Guest:
     allowance: Seconds = inf
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What reading one more prompt means for the streams beside it.
 
     Attributes:
@@ -53,11 +51,18 @@ class Reading:
 
 
 class Guests:
-    """The requests that one worker was granted and has not ended."""
+    """The requests that one worker was granted and has not ended.
+
+    Attributes:
+        read_by: when everything that was granted will be read; long ago where nothing is left to be read.
+    """
 
     def __init__(self) -> None:
+        self.read_by: Seconds = -inf
         self._guests: dict[Claim, Guest] = {}
-        self._unread: set[Claim] = set()
+        self._unread: dict[Claim, Guest] = {}
+        self._promised: dict[Claim, Guest] = {}  # those to whom it matters what is read beside them
+        self._frailest: Seconds = inf  # none of them can bear less, of those that can bear anything
         self._rate = 0.0
         self._rate_at: Seconds = 0.0
 
@@ -77,35 +82,56 @@ class Guests:
             reading: what that means for the others; `None`: nobody can tell.
         """
         self.left(claim)
-        if reading is not None:
-            for other in self._slowed(reading, now):
-                other.allowance -= reading.seconds
-                other.ends += reading.seconds
+        if reading is not None and self._promised:
+            self._slow(reading, now)
         self._guests[claim] = guest
+        if guest.promised < inf:
+            self._promised[claim] = guest
+            if 0 <= guest.allowance < self._frailest:
+                self._frailest = guest.allowance
         if guest.due is not None:
-            self._unread.add(claim)
+            self._unread[claim] = guest
+            self.read_by = max(self.read_by, guest.due)
         self._rate = self.intake(now) + prompt / _MEMORY
         self._rate_at = now
 
+    def _slow(self, reading: Reading, now: Seconds) -> None:
+        """Those that will still run when a prompt that comes now is read, and were promised a faster step,
+        bear it."""
+        seconds, step = reading
+        start, frailest = max(now, self.read_by), inf
+        for other in self._promised.values():
+            if other.promised < step and other.ends > start:
+                other.allowance -= seconds
+                other.ends += seconds
+            if 0 <= other.allowance < frailest:
+                frailest = other.allowance
+        self._frailest = frailest
+
     def read(self, claim: Claim, now: Seconds) -> None:
         """Its first token is out."""
-        guest = self._guests.get(claim)
+        guest = self._unread.pop(claim, None)
         if guest is None or guest.due is None:
             return
         late = now - guest.due
         guest.due = None
         guest.ends += late
-        self._unread.discard(claim)
-        for other in self._unread:
-            behind = self._guests[other]
+        self.read_by = -inf
+        for behind in self._unread.values():
             if behind.due is not None:
                 behind.due += late
                 behind.ends += late
+                self.read_by = max(self.read_by, behind.due)
 
     def left(self, claim: Claim) -> None:
         """It is over. Leaving twice does nothing."""
-        self._guests.pop(claim, None)
-        self._unread.discard(claim)
+        guest = self._guests.pop(claim, None)
+        if guest is None:
+            return
+        self._promised.pop(claim, None)
+        if self._unread.pop(claim, None) is not None:
+            due = (other.due for other in self._unread.values())
+            self.read_by = max((moment for moment in due if moment is not None), default=-inf)
 
     @property
     def unread(self) -> int:
@@ -114,24 +140,23 @@ class Guests:
 
     def backlog(self, now: Seconds) -> Seconds:
         """Time until everything that was granted is read."""
-        due = (self._guests[claim].due for claim in self._unread)
-        return max(0.0, max((moment for moment in due if moment is not None), default=now) - now)
+        return max(0.0, self.read_by - now)
 
     def intake(self, now: Seconds) -> float:
         """Prompt tokens a second that were granted of late."""
-        return self._rate * exp((self._rate_at - now) / _MEMORY)
+        return self._rate * exp((self._rate_at - now) / _MEMORY) if self._rate else 0.0
 
     def harmed(self, reading: Reading, priority: int, now: Seconds) -> int:
         """Guests of this priority or a higher one whose promise one more prompt's reading would break."""
+        seconds, step = reading
+        if seconds <= self._frailest:
+            return 0
+        start = max(now, self.read_by)
         return sum(
             1
-            for guest in self._slowed(reading, now)
-            if guest.priority >= priority and 0 <= guest.allowance < reading.seconds
+            for guest in self._promised.values()
+            if guest.promised < step
+            and guest.ends > start
+            and guest.priority >= priority
+            and 0 <= guest.allowance < seconds
         )
-
-    def _slowed(self, reading: Reading, now: Seconds) -> Iterator[Guest]:
-        """Those that will still run when a prompt that comes now is read, and were promised a faster step."""
-        start = now + self.backlog(now)
-        for guest in self._guests.values():
-            if guest.promised < reading.step and guest.ends > start:
-                yield guest

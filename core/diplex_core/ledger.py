@@ -18,11 +18,11 @@ The invariant over everybody is the worker's own (`diplex_core.pool`). Claims ar
 one twice does nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from diplex_core.resident import Resident
+from diplex_core.resident import Kept, Resident
 from diplex_core.words import BlockHash, Blocks, Claim, Slots, Tokens
 
 UNBOUNDED: Final = 2**62
@@ -77,19 +77,26 @@ class Axis:
             self.reclaiming += amount
         else:
             self.reserved += amount
-        self.peak = max(self.peak, self.own - self.guard)
+        held = self.reserved + self.pinned + self.reclaiming
+        if held > self.peak:
+            self.peak = held
 
 
 class PoolLedger:
-    """The account of one worker's pool, from one of its starts (`boot`) to the next."""
+    """The account of one worker's pool, from one of its starts (`boot`) to the next.
 
-    def __init__(self, capacity: Blocks, slots: Slots, guard: Blocks = 0) -> None:
+    Attributes:
+        held_blocks: what its worker has said that it holds for this router.
+    """
+
+    def __init__(self, capacity: Blocks, slots: Slots, guard: Blocks = 0, kept: Kept | None = None) -> None:
         self.blocks = Axis(capacity, guard)
         self.slots = Axis(slots)
         self.prefill = Axis(UNBOUNDED)
         self.observed: Blocks | None = None  # a figure that did not arrive is unknown, never zero
+        self.held_blocks: Blocks = 0
         self._charges: dict[Claim, Charge] = {}
-        self._resident = Resident()
+        self._resident = Resident(kept)
 
     def __len__(self) -> int:
         return len(self._charges)
@@ -112,16 +119,20 @@ class PoolLedger:
         return self._resident.leading(hashes)
 
     @property
-    def held_blocks(self) -> Blocks:
-        """What its worker has said that it holds for this router."""
-        return sum(charge.blocks for charge in self._charges.values() if charge.held)
+    def room(self) -> float:
+        """The share of the pool that is free, on the scarcer of blocks and slots."""
+        blocks, slots = self.blocks, self.slots
+        of_blocks = blocks.free / blocks.capacity if blocks.capacity else 0.0
+        of_slots = slots.free / slots.capacity if slots.capacity else 0.0
+        return min(of_blocks, of_slots)
 
     @property
     def axes(self) -> tuple[Axis, Axis, Axis]:
         return self.blocks, self.slots, self.prefill
 
-    def fits(self, blocks: Blocks, slots: Slots, hits: Iterable[BlockHash] = ()) -> bool:
-        return blocks + self._resident.newly_pinned(hits) <= self.blocks.free and slots <= self.slots.free
+    def fits(self, blocks: Blocks, slots: Slots, hits: Collection[BlockHash] = ()) -> bool:
+        pinned = self._resident.newly_pinned(hits) if hits else 0
+        return blocks + pinned <= self.blocks.free and slots <= self.slots.free
 
     def charge(
         self,
@@ -147,8 +158,9 @@ class PoolLedger:
                 f"{self.blocks.free} and {self.slots.free} are free"
             )
         charge = self._charges[claim] = Charge(blocks, slots, prefill, hits)
-        self._resident.use(hits)
-        self.blocks.pinned = self._resident.pinned
+        if hits:
+            self._resident.use(hits)
+            self.blocks.pinned = self._resident.pinned
         self._count(charge, 1)
 
     def adopt(self, claim: Claim, blocks: Blocks, slots: Slots, prefill: Tokens = 0) -> None:
@@ -157,6 +169,7 @@ class PoolLedger:
             blocks + self.blocks.own > self.blocks.capacity or slots + self.slots.own > self.slots.capacity
         )
         charge = self._charges[claim] = Charge(blocks, slots, prefill, held=True, stray=stray)
+        self.held_blocks += blocks
         self._count(charge, 1)
 
     def confirm(self, claim: Claim, blocks: Blocks) -> None:
@@ -170,7 +183,9 @@ class PoolLedger:
         more = blocks - charge.blocks
         if more > 0 and not charge.stray and more + self.blocks.own > self.blocks.capacity:
             raise OverCommitted(f"claim {claim} grew by {more} blocks; {self.blocks.free} are free")
-        self.blocks.move(charge, more)
+        self.held_blocks += more if charge.held else blocks
+        if more:
+            self.blocks.move(charge, more)
         charge.blocks, charge.held = blocks, True
 
     def prefilled(self, claim: Claim) -> bool:
@@ -197,8 +212,11 @@ class PoolLedger:
         charge = self._charges.pop(claim, None)
         if charge is not None:
             self._count(charge, -1)
-            self._resident.leave(charge.hits)
-            self.blocks.pinned = self._resident.pinned
+            if charge.held:
+                self.held_blocks -= charge.blocks
+            if charge.hits:
+                self._resident.leave(charge.hits)
+                self.blocks.pinned = self._resident.pinned
         return charge
 
     def stored(self, hashes: Iterable[BlockHash]) -> None:
@@ -216,4 +234,5 @@ class PoolLedger:
     def _count(self, charge: Charge, sign: int) -> None:
         self.blocks.move(charge, sign * charge.blocks)
         self.slots.move(charge, sign * charge.slots)
-        self.prefill.move(charge, sign * charge.prefill)
+        if charge.prefill:
+            self.prefill.move(charge, sign * charge.prefill)

@@ -5,31 +5,55 @@ once, whoever else uses it; one that nobody uses is cached, may be evicted at an
 """
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from diplex_core.words import BlockHash, Blocks
+
+
+class Kept(Protocol):
+    """The blocks that an engine keeps: a set of one's own, or a part of what a router knows of all of them
+    (`diplex_core.prefixes`)."""
+
+    def __contains__(self, block: object, /) -> bool: ...
+    def __len__(self) -> int: ...
+    def add(self, block: BlockHash, /) -> None: ...
+    def discard(self, block: BlockHash, /) -> None: ...
+    def become(self, hashes: Iterable[BlockHash], /) -> None:
+        """These and no others."""
+
+
+class _Alone(set[BlockHash]):
+    def become(self, hashes: Iterable[BlockHash], /) -> None:
+        self.clear()
+        self.update(hashes)
 
 
 class Resident:
     """Blocks by the chained hash of their prompt's prefix.
 
-    Attributes:
-        pinned: blocks that at least one claim uses.
+    Args:
+        kept: which of them the engine keeps; none yet.
     """
 
-    def __init__(self) -> None:
-        self.pinned: Blocks = 0
-        self._users: dict[BlockHash, int] = {}
-        self._leaving: set[BlockHash] = set()  # in use here, though the engine says it has evicted them
+    def __init__(self, kept: Kept | None = None) -> None:
+        self.kept: Kept = _Alone() if kept is None else kept
+        self._users: dict[BlockHash, int] = {}  # of blocks in use
+        self._leaving: Blocks = 0  # blocks in use here, though the engine says it has evicted them
 
     def __contains__(self, block: BlockHash) -> bool:
-        return block in self._users and block not in self._leaving
+        return block in self.kept
 
     def __len__(self) -> int:
+        return len(self.kept) + self._leaving
+
+    @property
+    def pinned(self) -> Blocks:
+        """Blocks that at least one claim uses."""
         return len(self._users)
 
     @property
     def cached(self) -> Blocks:
-        return len(self._users) - self.pinned
+        return len(self) - self.pinned
 
     def users(self, block: BlockHash) -> int:
         return self._users.get(block, 0)
@@ -38,48 +62,45 @@ class Resident:
         """The leading blocks of a prompt that can be hit: a prefix ends at its first miss."""
         found = []
         for block in hashes:
-            if block not in self:
+            if block not in self.kept:
                 break
             found.append(block)
         return tuple(found)
 
     def newly_pinned(self, hits: Iterable[BlockHash]) -> Blocks:
         """How many of these nobody uses yet: what one more claim on them would cost."""
-        return sum(1 for block in set(hits) if not self._users.get(block, 0))
+        return sum(1 for block in set(hits) if block not in self._users)
 
     def use(self, hits: Iterable[BlockHash]) -> None:
         """One more claim uses each of these."""
         for block in hits:
             users = self._users.get(block, 0)
             self._users[block] = users + 1
-            self.pinned += users == 0
+            self._leaving += users == 0 and block not in self.kept
 
     def leave(self, hits: Iterable[BlockHash]) -> None:
         """One claim fewer uses each of these; the last to leave an evicted block takes it along."""
         for block in hits:
             self._users[block] -= 1
             if self._users[block] == 0:
-                self.pinned -= 1
-                if block in self._leaving:
-                    self._leaving.remove(block)
-                    del self._users[block]
+                del self._users[block]
+                self._leaving -= block not in self.kept
 
     def stored(self, hashes: Iterable[BlockHash]) -> None:
         """The engine keeps these from now on."""
         for block in hashes:
-            self._users.setdefault(block, 0)
-            self._leaving.discard(block)
+            if block not in self.kept:
+                self.kept.add(block)
+                self._leaving -= block in self._users
 
     def removed(self, hashes: Iterable[BlockHash]) -> None:
         """The engine evicted these. One that a claim uses stays pinned to its end, but is hit no more."""
         for block in hashes:
-            if self._users.get(block) == 0:
-                del self._users[block]
-            elif block in self._users:
-                self._leaving.add(block)
+            if block in self.kept:
+                self.kept.discard(block)
+                self._leaving += block in self._users
 
     def only(self, hashes: Iterable[BlockHash]) -> None:
         """The engine keeps these and no others."""
-        kept = set(hashes)
-        self.removed([block for block in self._users if block not in kept])
-        self.stored(kept)
+        self.kept.become(hashes)
+        self._leaving = sum(1 for block in self._users if block not in self.kept)

@@ -12,7 +12,7 @@ It is the same model that the simulated engine runs on, read forwards: for one r
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
-from typing import Final
+from typing import Final, NamedTuple
 
 from diplex_core.events import WorkerFacts
 from diplex_core.guests import Reading
@@ -41,13 +41,30 @@ class Load:
 
 _ALIKE: Final = 64
 """Contexts that differ by fewer tokens are predicted alike."""
+_REMEMBERED: Final = 32_768
+
+
+class Outlook(NamedTuple):
+    """What one more request would see, and what it would mean for those that are there.
+
+    Attributes:
+        ttft: from the grant to the first token.
+        tpot: mean time per output token after it, as prompts keep coming at the rate of late.
+        undisturbed: the same, if none came.
+        reading: what its prompt means for the streams that run.
+    """
+
+    ttft: Seconds
+    tpot: Seconds
+    undisturbed: Seconds
+    reading: Reading
 
 
 class Forecast:
-    """Predictions for one worker, in real seconds.
+    """Predictions for workers of one kind, in real seconds.
 
     Args:
-        times: the worker's step times.
+        times: the workers' step times.
         budget: prompt tokens that one iteration reads at most; 0: as `times` says.
         time_scale: simulated seconds that pass in a real one; 1.0 on real engines.
     """
@@ -56,52 +73,73 @@ class Forecast:
         self._budget = budget
         self._scale = time_scale
         self._gain = times.tokens_per_step
-        self._prefill_per_step = times.prefill_per_step
         # The same few questions come with every request.
-        self._prefill = lru_cache(maxsize=4096)(times.prefill)
-        self._decode_step = lru_cache(maxsize=4096)(times.decode_step)
+        self._prefill_per_step = lru_cache(maxsize=_REMEMBERED)(times.prefill_per_step)
+        self._decode_step = lru_cache(maxsize=_REMEMBERED)(times.decode_step)
+        self._prefill = lru_cache(maxsize=_REMEMBERED)(
+            lambda tokens, behind: times.prefill(tokens, behind=behind)
+        )
 
-    def reading(self, prompt: Tokens, load: Load) -> Seconds:
-        """Time to read a prompt that is next, beside what runs."""
-        steps = ceil(prompt / self._chunk(load.sequences))
-        # Those that are read before it speak beside it, as far as they are not done by then.
-        beside = self._step(load.sequences - load.unread // 2, load.context)
-        own = self._step(1, prompt)
-        return (self._prefill(prompt) + (steps - 1) * beside + max(beside, own)) / self._scale
+    def outlook(self, prompt: Tokens, load: Load, *, choices: int = 1, cached: Tokens = 0) -> Outlook:
+        """All that is predicted of a request.
+
+        Args:
+            prompt: its tokens.
+            cached: of these, the leading ones that are resident: they need no reading.
+        """
+        sequences, context = load.sequences, _alike(load.context)
+        chunk = self._budget or self._prefill_per_step(sequences + 1)
+        reads_a_chunk = self._prefill(chunk, 0)
+        reads = self._prefill(prompt - cached, cached)
+
+        under_way = 0.5 * self._decode_step(sequences - load.unread, context)
+        first = under_way + self._interleaved(prompt, prompt - cached, reads, chunk, load)
+
+        batch = sequences + choices
+        step = self._decode_step(batch, _alike((sequences * load.context + choices * prompt) / batch))
+        # Seconds of reading in a second of the engine's time; a full engine reads a chunk in every step.
+        busy = load.intake / self._scale * reads_a_chunk / chunk
+        beside = min(reads_a_chunk, step * busy / (1.0 - busy)) if busy < 1.0 else reads_a_chunk
+
+        slowed = self._decode_step(max(1, sequences), context) + reads_a_chunk
+        a_token = self._gain * self._scale
+        return Outlook(
+            load.backlog + first / self._scale,
+            (step + beside) / a_token,
+            step / a_token,
+            Reading(reads / self._scale, slowed / a_token),
+        )
 
     def ttft(self, prompt: Tokens, load: Load) -> Seconds:
         """Time from the grant to the first token."""
-        under_way = 0.5 * self._step(load.sequences - load.unread, load.context) / self._scale
-        return load.backlog + under_way + self.reading(prompt, load)
+        return self.outlook(prompt, load).ttft
 
-    def disturbance(self, prompt: Tokens, load: Load) -> Reading:
-        """What reading a prompt means for the streams that run."""
-        chunk = self._prefill(self._chunk(load.sequences))
-        step = self._step(max(1, load.sequences), load.context)
-        seconds = self._prefill(prompt)
-        return Reading(seconds / self._scale, (step + chunk) / self._gain / self._scale)
-
-    def undisturbed_tpot(self, prompt: Tokens, load: Load, choices: int = 1) -> Seconds:
-        """Mean time per output token while no prompt is read."""
-        batch = load.sequences + choices
-        context = (load.sequences * load.context + choices * prompt) / batch
-        return self._step(batch, context) / self._gain / self._scale
-
-    def tpot(self, prompt: Tokens, load: Load, choices: int = 1) -> Seconds:
+    def tpot(self, prompt: Tokens, load: Load) -> Seconds:
         """Mean time per output token after the first."""
-        step = self.undisturbed_tpot(prompt, load, choices) * self._gain * self._scale
-        chunk = self._prefill(self._chunk(load.sequences))
-        # Seconds of reading in a second of the engine's time; a full engine reads a chunk in every step.
-        busy = load.intake / self._scale * chunk / self._chunk(load.sequences)
-        beside = min(chunk, step * busy / (1.0 - busy)) if busy < 1.0 else chunk
-        return (step + beside) / self._gain / self._scale
+        return self.outlook(prompt, load).tpot
 
-    def _chunk(self, sequences: int) -> Tokens:
-        return self._budget or self._prefill_per_step(sequences + 1)
+    def undisturbed_tpot(self, prompt: Tokens, load: Load) -> Seconds:
+        """The same, while no prompt is read."""
+        return self.outlook(prompt, load).undisturbed
 
-    def _step(self, batch: int, context: float) -> Seconds:
-        """A decode step, for a context that is as good as the true one."""
-        return self._decode_step(batch, _ALIKE * round(context / _ALIKE))
+    def reading(self, prompt: Tokens, load: Load) -> Seconds:
+        """Time to read a prompt that is next, beside what runs."""
+        chunk = self._budget or self._prefill_per_step(load.sequences + 1)
+        return self._interleaved(prompt, prompt, self._prefill(prompt, 0), chunk, load) / self._scale
+
+    def _interleaved(
+        self, prompt: Tokens, to_read: Tokens, reads: Seconds, chunk: Tokens, load: Load
+    ) -> Seconds:
+        """The engine's time for a prompt's chunks and the steps between them."""
+        # Those that are read before it speak beside it, as far as they are not done by then.
+        beside = self._decode_step(load.sequences - load.unread // 2, _alike(load.context))
+        own = self._decode_step(1, _alike(prompt))
+        return reads + (ceil(to_read / chunk) - 1) * beside + max(beside, own)
+
+
+def _alike(context: float) -> int:
+    """A context that is as good as the true one."""
+    return _ALIKE * round(context / _ALIKE)
 
 
 def times_of(facts: WorkerFacts) -> StepTimes:
@@ -122,8 +160,15 @@ def times_of(facts: WorkerFacts) -> StepTimes:
 
 
 def forecast_of(facts: WorkerFacts) -> Forecast | None:
-    """The predictions for a worker by what it says of itself; `None`: no figures are known of such a one."""
+    """The predictions for a worker by what it says of itself; `None`: no figures are known of such a one.
+    Workers that are alike share one, and what it remembers."""
+    return _forecast_of(facts.kind)
+
+
+@lru_cache(maxsize=256)
+def _forecast_of(kind: WorkerFacts) -> Forecast | None:
     try:
-        return Forecast(times_of(facts), budget=facts.prefill_budget, time_scale=facts.time_scale)
+        times = times_of(kind)
     except ValueError:
         return None
+    return Forecast(times, budget=kind.prefill_budget, time_scale=kind.time_scale)

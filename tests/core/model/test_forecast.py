@@ -63,31 +63,46 @@ def test_in_a_burst_the_backlog_is_predicted() -> None:
 
 def test_a_larger_prompt_a_fuller_engine_and_a_backlog_each_put_the_first_token_off() -> None:
     known = forecast()
-    base = known.ttft(2000, ALONE)
-    assert known.ttft(4000, ALONE) > base
-    assert known.ttft(2000, replace(ALONE, sequences=8, context=2000.0)) > base
-    assert known.ttft(2000, replace(ALONE, backlog=0.1)) == pytest.approx(base + 0.1)
+    base = known.outlook(2000, ALONE).ttft
+    assert known.outlook(4000, ALONE).ttft > base
+    assert known.outlook(2000, replace(ALONE, sequences=8, context=2000.0)).ttft > base
+    assert known.outlook(2000, replace(ALONE, backlog=0.1)).ttft == pytest.approx(base + 0.1)
+
+
+def test_what_is_cached_need_not_be_read() -> None:
+    known, load = forecast(), replace(ALONE, sequences=8, context=2000.0)
+    whole, half = known.outlook(4000, load), known.outlook(4000, load, cached=2048)
+    tail = known.outlook(1952, load)
+    assert tail.ttft < half.ttft < whole.ttft  # its tail looks back at all that is cached
+    assert half.reading.seconds < whole.reading.seconds
+    assert half.undisturbed == whole.undisturbed  # it is as long as before
 
 
 def test_prompts_that_came_of_late_slow_each_token_up_to_a_chunk_a_step() -> None:
     known = forecast()
     quiet, busy, flooded = (
-        known.tpot(2000, replace(ALONE, sequences=8, context=2000.0, intake=rate))
+        known.outlook(2000, replace(ALONE, sequences=8, context=2000.0, intake=rate)).tpot
         for rate in (0, 20_000, 1e9)
     )
     assert quiet < busy < flooded
     load = replace(ALONE, sequences=8, context=2000.0)
-    assert flooded == pytest.approx(known.disturbance(2000, load).step, rel=0.1)
+    assert flooded == pytest.approx(known.outlook(2000, load).reading.step, rel=0.1)
 
 
 def test_with_256_tokens_a_step_a_full_latency_worker_keeps_8_ms_a_token() -> None:
     load = replace(ALONE, sequences=16, context=2000.0)
-    assert forecast().disturbance(7000, load).step < 0.008
-    assert forecast(budget=16_384).disturbance(7000, load).step > 0.1
+    assert forecast().outlook(7000, load).reading.step < 0.008
+    assert forecast(budget=16_384).outlook(7000, load).reading.step > 0.1
 
 
 def test_a_worker_that_simulates_ten_seconds_in_one_is_ten_times_as_fast() -> None:
-    assert forecast(time_scale=10.0).ttft(2000, ALONE) == pytest.approx(forecast().ttft(2000, ALONE) / 10)
-    load = replace(ALONE, sequences=4, context=2000.0, intake=5_000.0)
+    fast, load = forecast(time_scale=10.0), replace(ALONE, sequences=4, context=2000.0, intake=5_000.0)
     scaled = replace(load, intake=50_000.0)
-    assert forecast(time_scale=10.0).tpot(2000, scaled) == pytest.approx(forecast().tpot(2000, load) / 10)
+    assert fast.outlook(2000, ALONE).ttft == pytest.approx(forecast().outlook(2000, ALONE).ttft / 10)
+    assert fast.outlook(2000, scaled).tpot == pytest.approx(forecast().outlook(2000, load).tpot / 10)
+    assert fast.reading(2000, load) == pytest.approx(forecast().reading(2000, load) / 10)
+
+
+def test_workers_that_are_alike_share_what_is_predicted() -> None:
+    assert forecast_of(facts()) is forecast_of(replace(facts(), name="other", boot=7, capacity_blocks=9_000))
+    assert forecast_of(facts()) is not forecast_of(facts(budget=512))
