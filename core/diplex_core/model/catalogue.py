@@ -124,6 +124,7 @@ class Weights:
         head: the output projection, where it is not that same table.
         norms: norms and biases.
         attention_scales, ffn_scales: the block scales of these; 0 where the recipe does not tell them apart.
+        unsplit: of the norms and biases, what each part of an engine has whole.
         looked_up: bytes of the table that no decode step reads: it looks up a row a token.
     """
 
@@ -134,6 +135,7 @@ class Weights:
     norms: int
     attention_scales: int = 0
     ffn_scales: int = 0
+    unsplit: int = 0
     looked_up: int = 0
 
     @property
@@ -154,7 +156,8 @@ class Recipe:
         attention, ffn, embeddings, head, norms: bytes a parameter, without block scales.
         attention_scales, ffn_scales: block scales, in bytes a parameter.
         attention_rate, ffn_rate: at which of a GPU's rates the linear layers are computed.
-        one_table: it counts one table for embeddings and head, which is then read as the head.
+        claimed: its bytes are claimed for a package, not counted: one table for embeddings and head, which is
+            then read as the head, and norms in which those of both dies are included.
     """
 
     name: str
@@ -168,7 +171,7 @@ class Recipe:
     ffn_scales: float
     attention_rate: str
     ffn_rate: str
-    one_table: bool = False
+    claimed: bool = False
 
     @property
     def rate(self) -> str:
@@ -177,7 +180,7 @@ class Recipe:
 
     def weights(self, model: Model) -> Weights:
         """Bytes of a model's weights, by group."""
-        one_table = self.one_table or model.tied
+        one_table = self.claimed or model.tied
         attention_scales = round(model.attention_parameters * self.attention_scales)
         ffn_scales = round(model.ffn_parameters * self.ffn_scales)
         embeddings = round(model.embedding_parameters * self.embeddings)
@@ -189,6 +192,7 @@ class Recipe:
             norms=round(model.norm_parameters * self.norms),
             attention_scales=attention_scales,
             ffn_scales=ffn_scales,
+            unsplit=0 if self.claimed else round(model.whole_parameters * self.norms),
             looked_up=0 if one_table else embeddings,
         )
 
@@ -258,7 +262,7 @@ def recipe(name: str) -> Recipe:
         ffn_scales=0.0,
         attention_rate=said["rate"],
         ffn_rate=said["rate"],
-        one_table=True,
+        claimed=True,
     )
 
 
@@ -293,7 +297,8 @@ def read(folder: str, name: str) -> dict[str, Any]:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that was perhaps meant."""
-    return next(iter(get_close_matches(name.lower(), known, n=1)), None)
+    by_lower_case = {word.lower(): word for word in known}
+    return next((by_lower_case[word] for word in get_close_matches(name.lower(), by_lower_case, n=1)), None)
 
 
 def _plain(name: str, title: str, *, attention: str, ffn: str) -> Recipe:

@@ -47,7 +47,8 @@ def test_every_data_file_can_be_read_and_says_its_own_name(folder: str, look_up:
         (lambda: catalogue.gpu("b20"), "unknown gpu 'b20'; known: b200, h100, h200, hgx-b200; nearest: b200"),
         (
             lambda: catalogue.bytes_per_element("mxfp4-mixed"),
-            "unknown number format 'mxfp4-mixed'; known: bf16, fp8, mxfp4, mxfp6, mxfp8, nvfp4; nearest: mxfp4",
+            "unknown number format 'mxfp4-mixed'; "
+            "known: bf16, fp8, mxfp4, mxfp6, mxfp8, nvfp4; nearest: mxfp4",
         ),
         (
             lambda: catalogue.recipe("int4"),
