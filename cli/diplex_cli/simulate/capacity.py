@@ -20,6 +20,7 @@ from typing import Final
 from diplex_cli.simulate.streams import Request
 from diplex_core.events import WorkerFacts
 from diplex_core.model.forecast import times_of
+from diplex_core.model.steps import StepTimes
 from diplex_core.words import BlockHash, Tokens, blocks_needed
 
 LOOKED_AT: Final = 2000
@@ -83,12 +84,17 @@ def _of_one(worker: WorkerFacts, mix: Mix) -> float:
         )
         / stays
     )
-    batch = max(1, min(worker.capacity_slots, int(worker.usable_blocks / blocks)))
-    budget = worker.prefill_budget or times.prefill_per_step(batch + 1)
     gain = times.tokens_per_step
-    steps = max(output / (batch * gain), read / budget)
-    # Where reading holds everything up, fewer run at a time.
-    batch = max(1, min(batch, round(output / (steps * gain))))
+    batch = max(1, min(worker.capacity_slots, int(worker.usable_blocks / blocks)))
+    # Where reading holds everything up, fewer run at a time, and with fewer beside it more is read in a step.
+    while batch > 1 and output / (batch * gain) < read / _budget(worker, times, batch):
+        batch -= 1
+    steps = max(output / (batch * gain), read / _budget(worker, times, batch))
     reading = fmean(times.prefill(own) for own in mix.read)
     reading *= 1.0 + _UNLUCKY * (times.tail(batch + 1) - 1.0)
     return worker.time_scale / (reading + steps * times.decode_step(batch, context))
+
+
+def _budget(worker: WorkerFacts, times: StepTimes, batch: int) -> Tokens:
+    """Prompt tokens that are read beside a step of so many sequences."""
+    return worker.prefill_budget or times.prefill_per_step(batch + 1)

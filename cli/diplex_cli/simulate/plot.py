@@ -13,7 +13,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from diplex_cli.replay import panels
@@ -206,7 +205,7 @@ def _name(panel: Axes, fault: Fault, at: Seconds, height: float, unit: str) -> N
     panel.annotate(
         said, (at, height), xytext=(3, 0), xycoords=("data", unit), textcoords="offset points",
         fontsize=7.5, color=_FAULT, va="top" if unit != "data" else "center",
-        path_effects=[withStroke(linewidth=2.2, foreground="white")],
+        bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.6},
     )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class Fixed:
         return self.tokens
 
     def __str__(self) -> str:
-        return f"{self.tokens:,}"
+        return f"{self.tokens:,} tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class LogNormal:
         return max(1, round(math.exp(draw.gauss(math.log(self.mean) - sigma * sigma / 2, sigma))))
 
     def __str__(self) -> str:
-        return f"{self.mean:,.0f} in the mean (p95 {self.p95:,.0f})"
+        return f"{self.mean:,.0f} tokens in the mean (p95 {self.p95:,.0f})"
 
 
 Length: TypeAlias = Fixed | LogNormal
@@ -128,7 +128,7 @@ class Synthetic:
         if self.lengths:
             said.append(f"lengths of {Path(self.lengths).name}")
         else:
-            said.append(f"prompts of {self.prompt} tokens, answers of {self.output}")
+            said.append(f"prompts of {self.prompt}, answers of {self.output}")
         if (prefixes := self.prefixes) is not None:
             said.append(
                 f"one of {prefixes.count:,} prefixes of {prefixes.tokens:,} tokens (Zipf {prefixes.zipf:g})"
