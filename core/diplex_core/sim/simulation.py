@@ -335,7 +335,7 @@ class Simulation:
             said = "no such process"
             self._later(self._message, partial(self._came_to_nothing, ticket, claim, EndReason.FAILED, said))
             return
-        no = worker.start(granted, ticket.ask_id, ticket.arrival.prompt_tokens, ticket.tokens, self.now)
+        no = worker.start(granted, ticket.ask_id, ticket.arrival, ticket.tokens, self.now)
         if no is None:
             self._plan(worker)
             self._tell(worker, (worker.held(claim),), ())
@@ -401,6 +401,7 @@ class Simulation:
         first = guest.first + way if guest.first is not None else None
         last = over.last + way if over.last is not None else None
         ticket.heard(over.tokens, first, last, over.longest_gap)
+        ticket.cached = guest.work.read_before
         if ended.reason in _GOOD:
             self._over(ticket, Ending.COMPLETED, self.now + way)
         else:

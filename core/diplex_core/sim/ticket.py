@@ -38,6 +38,7 @@ class Ticket:
         granted: the latest grant; `queued`: from ask to grant, as the router said with the first.
         tokens: its output so far, of all attempts; `attempted`: before the attempt that runs.
         first, last: when its first and its latest token came, on the client's clock.
+        cached: prompt tokens that the latest attempt did not have to read.
         leaving: its client has given up, for this reason.
     """
 
@@ -54,6 +55,7 @@ class Ticket:
     first: Seconds | None = None
     last: Seconds | None = None
     gap: Seconds = 0.0
+    cached: Tokens = 0
     leaving: GivenUp | None = None
     retry_given: int = 0
     retry_obeyed: int = 0
@@ -149,6 +151,7 @@ class Ticket:
             longest_gap=gap,
             e2e=at - arrival.at if ended is Ending.COMPLETED else None,
             prompt_tokens=arrival.prompt_tokens,
+            cached_tokens=self.cached,
             output_tokens=self.tokens,
             problem=problem,
             detail=detail,

@@ -4,16 +4,18 @@ It stands where `diplex_workers` stands around a real engine, without the wire: 
 it, and reports what changes, no more often. A full report opens each link.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from diplex_core.events import EndedClaim, Granted, HeldClaim, Report, Reported, WorkerFacts
 from diplex_core.model.forecast import times_of
 from diplex_core.pool import NoRoom, Pool
+from diplex_core.sim.arrivals import Arrival
 from diplex_core.sim.batch import Work
+from diplex_core.sim.prefix_cache import PrefixCache
 from diplex_core.sim.runs import First, Over, Runs
 from diplex_core.sim.timeline import Timeline
-from diplex_core.words import Blocks, Claim, EndReason, Seconds, Tokens
+from diplex_core.words import BlockHash, Claim, EndReason, Seconds, Tokens
 
 _REMEMBERS: Seconds = 60.0
 """So long a stop for a claim that it does not hold is remembered: its start may still be on its way."""
@@ -21,18 +23,22 @@ _REMEMBERS: Seconds = 60.0
 
 @dataclass(slots=True, eq=False)
 class Guest:
-    """One request on the worker. `ask_id` is its client's number, `stopped` why the router ends it early."""
+    """One request on the worker.
+
+    Attributes:
+        ask_id: its client's number.
+        hits, own: the leading blocks of its prompt that were cached, and those that it reads itself.
+        stopped: why the router, or its client, ends it early.
+    """
 
     granted: Granted
     ask_id: int
     work: Work
+    hits: Sequence[BlockHash]
+    own: Sequence[BlockHash]
     started: Seconds
     first: Seconds | None = None
     stopped: EndReason | None = None
-
-    @property
-    def blocks(self) -> Blocks:
-        return self.granted.blocks
 
 
 class VirtualWorker:
@@ -73,6 +79,7 @@ class VirtualWorker:
             pace=self._pace,
         )
         self.pool = Pool(facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks)
+        self.cache = PrefixCache(self.pool)
         self.guests: dict[Claim, Guest] = {}
         self._stopped: dict[Claim, Seconds] = {}
 
@@ -83,7 +90,7 @@ class VirtualWorker:
     # What comes from clients and the router.
 
     def start(
-        self, granted: Granted, ask_id: int, prompt: Tokens, produced: Tokens, now: Seconds
+        self, granted: Granted, ask_id: int, arrival: Arrival, produced: Tokens, now: Seconds
     ) -> NoRoom | str | None:
         """Take a granted request on, or say why not.
 
@@ -97,19 +104,24 @@ class VirtualWorker:
             return f"worker {self.facts.name} is draining"
         if claim in self._stopped:
             return "the router took the claim back"
-        no_room = self.pool.take(claim, granted.blocks, granted.slots, "router")
+        size, hashes = self.facts.block_tokens, arrival.block_hashes
+        hits, own = hashes[: granted.cached], hashes[granted.cached : arrival.prompt_tokens // size]
+        # Fewer cached blocks than the router counted on: refused, with what it then needs.
+        no_room = self.pool.take(claim, granted.blocks, granted.slots, "router", hits)
         if no_room is not None:
             return no_room
+        self.cache.took(hits)
         work = Work(
             claim,
             claim.lease_id,
-            prompt,
+            arrival.prompt_tokens,
             granted.max_tokens,
             choices=granted.choices,
             from_index=produced,
             to_the_limit=True,
+            cached=len(hits) * size,
         )
-        self.guests[claim] = Guest(granted, ask_id, work, now)
+        self.guests[claim] = Guest(granted, ask_id, work, hits, own, now)
         self._note(now)
         self.engine.submit(work, now)
         return None
@@ -137,12 +149,15 @@ class VirtualWorker:
         """Its first token is out."""
         guest = self.guests[first.claim]
         guest.first = first.at
+        self.cache.read(guest.own)
         return self.held(first.claim)
 
     def ended(self, over: Over) -> tuple[Guest, EndedClaim]:
         """Its last word is said, and what it held is free."""
         guest = self.guests.pop(over.claim)
         self.pool.release(over.claim)
+        if guest.hits or guest.own:
+            self.cache.left(guest.hits, guest.own if guest.first is not None else ())
         self._note(over.at)
         work, first = guest.work, guest.first
         return guest, EndedClaim(
@@ -196,6 +211,7 @@ class VirtualWorker:
     ) -> Reported:
         self._number += 1
         pool = self.pool
+        stored, removed = self.cache.news()
         return Reported(
             self.facts.name,
             Report(
@@ -211,6 +227,9 @@ class VirtualWorker:
                 draining=self.draining,
                 peak_blocks=pool.peak_blocks,
                 peak_slots=pool.peak_slots,
+                pinned_blocks=pool.resident.pinned,
+                stored=tuple(self.cache.kept) if full else stored,
+                removed=() if full else removed,
             ),
         )
 
