@@ -221,8 +221,10 @@ def model(name: str) -> Model:
     Raises:
         NotInCatalogue: there is no such file, or the config.json is not understood; the message has the key.
     """
-    if (config := config_at(name)) is not None:
-        return model_of_config(config)
+    if name not in (known := names("profiles/models")) and (config := config_at(name)) is not None:
+        if config.exists() or name.endswith(".json"):
+            return model_of_config(config)
+        raise _unknown("model", name, known)
     return Model(**read("profiles/models", name))
 
 
@@ -324,6 +326,6 @@ def _plain(name: str, title: str, *, attention: str, ffn: str) -> Recipe:
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> NotInCatalogue:
     known = sorted(known)
-    near = nearest(name, known)
+    near = nearest(name.rpartition("/")[2], known)
     meant = f"; nearest: {near}" if near else ""
     return NotInCatalogue(f"unknown {kind} '{name}'; known: {', '.join(known)}{meant}")

@@ -162,7 +162,7 @@ def _dense(path: Path, config: dict[str, Any], family: dict[str, bool]) -> Model
     hidden, heads = _count(path, config, "hidden_size"), _count(path, config, "num_attention_heads")
     if config.get("head_dim") is None and hidden % heads:
         said = f"is {heads}, which does not divide hidden_size {hidden}, and head_dim is missing"
-        raise _refusal(path, "num_attention_heads", said, "head_dim: tokens' key width")
+        raise _refusal(path, "num_attention_heads", said, '"head_dim": a head\'s width')
     kv_heads = _count(path, config, "num_key_value_heads", heads)
     if heads % kv_heads:
         said = f"is {kv_heads}, which does not divide num_attention_heads {heads}"
@@ -185,12 +185,24 @@ def _dense(path: Path, config: dict[str, Any], family: dict[str, bool]) -> Model
         head_dim=_count(path, config, "head_dim", hidden // heads),
         vocabulary=_count(path, config, "vocab_size"),
         context=context,
+        stretched=_stretched(config),
         tied=config.get("tie_word_embeddings") is True,
         qkv_bias=biased or family.get("qkv_bias", False),
         output_bias=biased,
         ffn_bias=config.get("mlp_bias") is True,
         qk_norm=family.get("qk_norm", False),
     )
+
+
+def _stretched(config: dict[str, Any]) -> Tokens:
+    """The context that rescaled positions (YaRN) reach; 0: the config has none."""
+    scaling = config.get("rope_scaling")
+    if not isinstance(scaling, dict) or (scaling.get("rope_type") or scaling.get("type")) != "yarn":
+        return 0
+    factor, trained = scaling.get("factor"), scaling.get("original_max_position_embeddings")
+    if isinstance(factor, (int, float)) and isinstance(trained, int):
+        return int(factor * trained)
+    return 0
 
 
 def _read(path: Path) -> dict[str, Any]:

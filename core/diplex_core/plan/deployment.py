@@ -159,9 +159,9 @@ def objection(planned: Deployment, batch: Slots, context: Tokens) -> str | None:
         return None
     layout, each = planned.layout, ceil(batch / planned.engines)
     needed, pool = each * context * layout.kv_bytes_per_token, layout.pool_bytes * layout.gpus
+    engines = f", on each of {planned.engines} engines," if planned.engines > 1 else ""
     reason = (
-        f"{batch} x {context:,} tokens need {needed / 1e9:.1f} GB of KV cache in {planned.kv_cache}"
-        f"{' on each engine' if planned.engines > 1 else ''}; "
+        f"{each} x {context:,} tokens{engines} need {needed / 1e9:.1f} GB of KV cache in {planned.kv_cache}; "
         f"{name} in {planned.weights} leaves {pool / 1e9:.1f} GB for it"
     )
     shorter = planned.largest_context(batch)
@@ -210,9 +210,11 @@ def _gpus(gpu: Gpu, pattern: Pattern, count: int, tp: int) -> tuple[int, int]:
     tp = tp or count
     if min(count, tp) < 1:
         raise Unplannable(f"--count {count} --tp {tp} is nothing to plan for. Nearest: --count 1 --tp 1")
-    if gpu.packages > 1 and count > gpu.packages:
+    boxed, most = gpu.packages > 1, gpu.packages
+    if boxed and max(count, tp) > most:
         raise Unplannable(
-            f"--count {count} is more than the GPUs of {gpu.name}. Nearest: --count {gpu.packages}"
+            f"--count {count} --tp {tp} is more than the GPUs of {gpu.name}. "
+            f"Nearest: --count {min(count, most)} --tp {min(count, tp, most)}"
         )
     least = _PAIR if gpu.dies == 1 and pattern in _DIES_APART else 1
     if count % least or tp % least:
@@ -224,13 +226,12 @@ def _gpus(gpu: Gpu, pattern: Pattern, count: int, tp: int) -> tuple[int, int]:
         )
     if tp > count:
         raise Unplannable(
-            f"--tp {tp} spans more GPUs than --count {count}. Nearest: --count {tp} or --tp {count}"
+            f"--tp {tp} spans more GPUs than --count {count}. Nearest: --tp {count}, or --count {tp}"
         )
     if count % tp:
         fewer, more = max(_spans(count, least, tp)), -(-count // tp) * tp
-        raise Unplannable(
-            f"--count {count} is no multiple of --tp {tp}. Nearest: --tp {fewer} or --count {more}"
-        )
+        ways = [f"--tp {fewer}"] if boxed and more > most else [f"--tp {fewer}", f"--count {more}"]
+        raise Unplannable(f"--count {count} is no multiple of --tp {tp}. Nearest: {_either(ways)}")
     return count, tp
 
 
@@ -297,7 +298,7 @@ def _anywhere(planned: Deployment) -> Iterator[str]:
     for gpu in _boxes():
         for other in _elsewhere(planned, gpu):
             for weights in _smaller(planned):
-                if _holds(replace(other, weights=weights)):
+                if _uneven(other) is None and _holds(replace(other, weights=weights)):
                     yield f"--gpu {gpu.name} --weights {weights}"
                     return
     largest, smallest = _boxes()[-1], _smaller(planned)[-1] if _smaller(planned) else planned.weights
