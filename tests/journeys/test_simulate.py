@@ -1,4 +1,4 @@
-"""A piece of a public trace against a simulated fleet, as a user runs it: a report as of a replay, at once."""
+"""A piece of a public trace against a simulated fleet, as a user runs it: the report of a replay, at once."""
 
 import json
 import os
