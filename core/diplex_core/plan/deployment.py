@@ -161,7 +161,7 @@ def objection(planned: Deployment, batch: Slots, context: Tokens) -> str | None:
     needed, pool = each * context * layout.kv_bytes_per_token, layout.pool_bytes * layout.gpus
     engines = f", on each of {planned.engines} engines," if planned.engines > 1 else ""
     reason = (
-        f"{each} x {context:,} tokens{engines} need {needed / 1e9:.1f} GB of KV cache in {planned.kv_cache}; "
+        f"{each} × {context:,} tokens{engines} need {needed / 1e9:.1f} GB of KV cache in {planned.kv_cache}; "
         f"{name} in {planned.weights} leaves {pool / 1e9:.1f} GB for it"
     )
     shorter = planned.largest_context(batch)

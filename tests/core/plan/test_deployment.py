@@ -299,7 +299,7 @@ def test_the_nearest_thing_is_nearer_to_something_that_works(asked: dict[str, An
             {},
             32,
             32_768,
-            "32 x 32,768 tokens need 177.2 GB of KV cache in mxfp8; qwen2.5-72b in mxfp4-mixed "
+            "32 × 32,768 tokens need 177.2 GB of KV cache in mxfp8; qwen2.5-72b in mxfp4-mixed "
             "leaves 120.3 GB for "
             "it. Nearest: --batch 21, or --context 22240, or --count 2 --tp 2",
         ),
@@ -307,7 +307,7 @@ def test_the_nearest_thing_is_nearer_to_something_that_works(asked: dict[str, An
             {"pattern": "B"},
             14,
             32_768,
-            "7 x 32,768 tokens, on each of 2 engines, need 38.8 GB of KV cache in mxfp8; "
+            "7 × 32,768 tokens, on each of 2 engines, need 38.8 GB of KV cache in mxfp8; "
             "qwen2.5-72b in mxfp4-mixed "
             "leaves 35.6 GB for it. Nearest: --batch 12, or --context 30048, or --pattern A",
         ),
