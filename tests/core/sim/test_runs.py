@@ -273,8 +273,7 @@ def test_in_mid_run_it_knows_how_far_each_answer_and_prompt_has_come(asked, at: 
     )
     for engine in (stepwise, by_events):
         for deed in deeds:
-            engine.advance(deed.at)
-            engine.cancel(deed.work.claim, at) if deed.cancel else engine.submit(deed.work, deed.at)
+            act(engine, deed)
         engine.advance(at)
     assert by_events.runs.used_blocks(at) == stepwise.batch.cache.used
     for number, one in stepwise.seen.items():
