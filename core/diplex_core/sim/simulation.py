@@ -283,6 +283,8 @@ class Simulation:
         self, ticket: Ticket, claim: Claim, reason: EndReason, said: str, needed: Blocks = 0
     ) -> None:
         """The client hears that its grant came to nothing."""
+        if self._tickets.get(ticket.ask_id) is not ticket:
+            return  # it has given up meanwhile
         if ticket.granted is None or ticket.granted.claim != claim:
             return
         if ticket.leaving is not None:
