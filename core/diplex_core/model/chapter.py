@@ -7,7 +7,7 @@ A decode step of `b` sequences with a mean context of `c` tokens takes
 `growth` (seconds per token of mean context) goes through the two pairs of rows that differ in context alone,
 `empty`, a step with nothing in the KV cache, through what the rows at a context of 2k leave. The two pairs
 contradict each other if a step's cost is bytes read: per token of context in the whole batch, a step at
-batch 1 slows 13 times more than at batch 32. Both are kept; `growth` runs straight between them. Patterns B
+batch 1 slows 13.6 times more than at batch 32. Both are kept; `growth` runs straight between them. Patterns B
 and C have no such pair: A's growth is taken, scaled by how much slower or faster their step is at batch 1.
 
 A prompt that arrives among `b` sequences is read in chunks between their steps. The rows say how fine:

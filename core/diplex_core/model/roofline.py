@@ -270,6 +270,6 @@ def eagle_head(model: Model) -> Model:
     """What A+EAGLE drafts with, as far as a pass reads it: one layer of the target's shape, and the target's
     own head. (The layer that joins token and feature is left out: 2 * hidden² parameters.)
 
-    Source: Li et al., "EAGLE", 2024, §4: one decoder layer on the target's embedding and head.
+    Source: Li et al., "EAGLE", 2024: one decoder layer on the target's embedding and head.
     """
     return replace(model, name=f"{model.name}-eagle", layers=1)

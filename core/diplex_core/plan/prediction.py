@@ -11,9 +11,10 @@ A prompt's limit is that it has the engine to itself. What is in use are peaks: 
 sequences there; of its bandwidth while they decode; of the tensor cores while the prompt is read.
 
 Power is an estimate: idle power, and of the rest up to the chip's limit the larger of two shares: that of the
-tensor cores at work, and 0.6 of the bandwidth's. Reading prompts draws what the chip may, decoding clearly
-less (Patel et al., "Characterizing Power Management Opportunities for LLMs in the Cloud", 2024); the 0.6 is
-ours. The chapter has one figure, a peak; it stands where the chip's limit does.
+tensor cores at work, and 0.36 of the bandwidth's. Decoding that saturates memory was seen to draw up to 300 W
+on an H200, whose limit is 700 W and which idles at 75 (Ma et al., "The Illusion of Power Capping in LLM
+Decode", 2026); the same share is taken for other chips. The chapter has one figure, a peak; it stands where
+the chip's limit does.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from diplex_core.words import Pattern, Seconds, Tokens
 
 _TIMES: Final = ("prefill", "ttft_p50", "ttft_p95", "tpot")
 _RATES: Final = ("tok_s_stream", "tok_s_aggregate")
-_DECODING_DRAWS: Final = 0.6
+_DECODING_DRAWS: Final = 0.36
 # Less than rounding would make of two figures that are the same.
 _SAME: Final = 1e-6
 
