@@ -1,14 +1,14 @@
 """What a simulated request costs as the fleet grows: at 90 % load, and at 120 % with a long bulk queue.
 
-    .venv/bin/python benchmarks/simulate/scale.py              # the table, and docs/pictures/simulate_scale.svg
-    .venv/bin/python benchmarks/simulate/scale.py --million    # a million requests over 1,000 packages
+    .venv/bin/python benchmarks/simulate/scale.py            # the table, and docs/pictures/simulate_scale.svg
+    .venv/bin/python benchmarks/simulate/scale.py --million  # a million requests over 1,000 packages
     .venv/bin/python benchmarks/simulate/scale.py --packages 10 100 --loads 0.9 --plot -
 
-Each row is one `diplex simulate` in a process of its own: half of the requests interactive, half bulk, all with
-one of 100 shared prefixes, on copies of the two packages of configs/simulate_thousand.yaml. Wall time and memory
-are the whole process's, start and report included; the load is a share of what the fleet can take by its step
-times. All of it is simulated, by the `chapter` calibration: only wall time and memory are measured, on the
-machine that runs this.
+Each row is one `diplex simulate` in a process of its own: half of the requests interactive, half bulk, all
+with one of 100 shared prefixes, on copies of the two packages of configs/simulate_thousand.yaml. Wall time
+and memory are the whole process's, start and report included; the load is a share of what the fleet can take
+by its step times. All of it is simulated, by the `chapter` calibration: only wall time and memory are
+measured, on the machine that runs this.
 """
 
 import argparse
@@ -30,8 +30,8 @@ LOADS = (0.9, 1.2)
 LEAST, EACH = 10_000, 100  # requests of a run, and for each package
 PICTURE = "docs/pictures/simulate_scale.svg"
 HEAD = (
-    "requests | packages | load | wall, s | us a request | peak RSS, MiB | longest queue | completed | rejected "
-    "| attained"
+    "requests | packages | load | wall, s | us a request | peak RSS, MiB | longest queue | completed "
+    "| rejected | attained"
 )
 COLOURS = {0.9: "#0072B2", 1.2: "#D55E00"}
 
