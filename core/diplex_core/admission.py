@@ -6,8 +6,7 @@ It calls no clock: `now` is seconds on any clock that never goes back.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import assert_never
 
 from diplex_core.due import Due
@@ -45,8 +44,11 @@ from diplex_core.ledger import OverCommitted, PoolLedger
 from diplex_core.model.forecast import forecast_of
 from diplex_core.outcome import outcome_of
 from diplex_core.past import Explanation, Outcome, Past
+from diplex_core.placement.index import Index
 from diplex_core.placement.place import Choice, Placement
 from diplex_core.placement.rules import Wish, need_on
+from diplex_core.placement.search import search
+from diplex_core.prefixes import Prefixes
 from diplex_core.prospects import Drain, hopeless
 from diplex_core.register import Register
 from diplex_core.waiting import Place, QueueKey, WaitingRoom
@@ -85,7 +87,12 @@ class Admission:
         self.rules = rules
         self.rules_version = 0
         self.epoch = epoch
-        self.workers = {name: Worker(name, lost_at=now) for name in workers}
+        self._prefixes = Prefixes()
+        self._index = Index(self._prefixes)
+        self.workers = {
+            name: Worker(name, order, self._prefixes.shelf(), lost_at=now)
+            for order, name in enumerate(workers)
+        }
         self.waiting = WaitingRoom()
         self.ready = not self.workers
         self.leases = Register(epoch)
@@ -101,7 +108,8 @@ class Admission:
         self._unlinked = set(self.workers)  # and not given up yet
         self._due = Due()
         self._drain = Drain()
-        self._room = False  # something happened that may let a queue's head in
+        self._room = False  # something happened that may let a queue's head in,
+        self._anew = False  # and it may be anywhere
         self._out: list[Decision] = []
 
     # What the shell calls.
@@ -126,10 +134,11 @@ class Admission:
             case RulesChanged():
                 self.rules = event.rules
                 self.rules_version += 1
-                self._room = True
+                self._index.rules_changed()
+                self._room = self._anew = True
             case Ticked():
                 self._ticked(now)
-                self._room = True
+                self._room = self._anew = True
             case _:
                 assert_never(event)
         if self._room:
@@ -141,7 +150,7 @@ class Admission:
         wish = wish_of(ask, self.rules)
         if isinstance(wish, Refusal):
             return Explanation(ask.request_id, now, Outcome.REFUSED, reason=wish.message)
-        wish = replace(wish, arrived=now - ask.age, now=now)
+        wish = wish.at(now - ask.age, now)
         pools = self._known()
         choice = self._placement.place(wish, pools)
         words = {pool.name: self._placement.explain(wish, pool) for pool in pools}
@@ -202,20 +211,30 @@ class Admission:
 
     def _serve_queues(self, now: Seconds) -> None:
         """Place heads of queues until each queue's head must wait."""
-        self._room = False
+        self._room, anew, self._anew = False, self._anew, False
         if not self.ready:
+            self._anew = True  # when it is
             return
         for queue in self.waiting.queues():
-            while (head := queue.head) is not None and self._serve(self.leases.get(head.lease_id), now):
-                pass
+            while (head := queue.head) is not None:
+                opened = self._index.opened
+                known = None if anew or head.lease_id != queue.tried else queue.tried_at
+                if not self._serve(self.leases.get(head.lease_id), now, known):
+                    queue.tried, queue.tried_at = head.lease_id, opened
+                    break
 
-    def _serve(self, lease: Lease | None, now: Seconds) -> bool:
-        """Grant or refuse one waiting lease; False: it must wait."""
+    def _serve(self, lease: Lease | None, now: Seconds, tried_at: int | None = None) -> bool:
+        """Grant or refuse one waiting lease; False: it must wait.
+
+        Args:
+            tried_at: it found no room when so many times something had opened; `None`: it is to be tried
+                everywhere.
+        """
         if lease is None or lease.wish is None or lease.key is None or lease.ask is None:
             raise LookupError(f"{lease} waits without an ask")
-        wish = replace(lease.wish, arrived=lease.arrived, now=now)
-        choice = self._placement.place(wish, self._known())
-        refusal = None if choice.picked is not None else self._hopeless(wish, now)
+        wish = lease.wish.at(lease.arrived, now)
+        choice = self._place(wish, tried_at)
+        refusal = None if choice.picked is not None or choice.able else self._hopeless(wish, now)
         refusal = refusal or self._turned_away(wish, choice)
         if refusal is not None:
             self._remember(lease, wish, choice, now, refusal)
@@ -223,11 +242,28 @@ class Admission:
             return True
         if (lower := self._given_way(wish, choice, lease.rules or self.rules)) is not None:
             return self._degrade(lease, lower, now)
-        self._remember(lease, wish, choice, now)
         if choice.picked is None:
+            if tried_at is None:
+                self._remember(lease, wish, choice, now)
             return False
+        self._remember(lease, wish, choice, now)
         self._grant(lease, wish, self.workers[choice.picked.name], now)
         return True
+
+    def _place(self, wish: Wish, tried_at: int | None = None) -> Choice:
+        """A small fleet is asked whole; of a larger one, after a try in vain, what has opened since."""
+        placement, index = self._placement, self._index
+        if len(self.workers) <= placement.everyone:
+            return placement.place(wish, self._known())
+        opened = index.since(tried_at) if tried_at is not None else None
+        return search(placement, wish, index, opened)
+
+    def _standing(self, wish: Wish, now: Seconds) -> Sequence[Worker]:
+        """By whom it is judged whether waiting helps: all, in a large fleet some that stand for them."""
+        if len(self.workers) <= self._placement.everyone:
+            return self._known()
+        standing = self._index.standing(wish.tenant.packages, now)
+        return [self.workers[member.name] for member in standing]
 
     def _turned_away(self, wish: Wish, choice: Choice) -> Refusal | None:
         """The refusal of a wish that its tier rejects rather than serve late; `None`: it does not."""
@@ -245,7 +281,7 @@ class Admission:
         """The wish in a lower tier, where it is late and its tier says so; `None`: it stays as it is."""
         if wish.tier.when_late is not WhenLate.DEGRADE or late_by(wish, choice) is None:
             return None
-        return lowered(wish, rules, self._known(), self._placement)
+        return lowered(wish, rules, self._standing(wish, wish.now), self._placement)
 
     def _degrade(self, lease: Lease, lower: Wish, now: Seconds) -> bool:
         """Move a waiting lease to a lower tier's queue; it keeps its arrival, and may be served at once."""
@@ -275,6 +311,7 @@ class Admission:
         ttft, tpot = worker.ttft(wish), worker.tpot(wish)
         lease.attempt += 1
         worker.receive(lease.claim, wish, need)
+        self._index.touched(worker)
         lease.worker = worker.name
         lease.queued = now - lease.arrived
         if lease.predicted_ttft is None:
@@ -309,7 +346,7 @@ class Admission:
         )
 
     def _hopeless(self, wish: Wish, now: Seconds) -> Refusal | None:
-        return hopeless(wish, self._known(), self._placement, self._retry_after(), now)
+        return hopeless(wish, self._standing(wish, now), self._placement, self._retry_after(), now)
 
     def _retry_after(self) -> Seconds:
         return self._drain.until_served(len(self.waiting))
@@ -362,7 +399,12 @@ class Admission:
         worker.guests.left(claim)
         if worker.ledger.release(claim) is not None:
             self._drain.note(now)
-            self._room = True
+            self._opens(worker)
+
+    def _opens(self, worker: Worker) -> None:
+        """Something on a worker may let a queue's head in."""
+        self._room = True
+        self._index.opens(worker)
 
     def _ticked(self, now: Seconds) -> None:
         if not self.ready and now - self._started >= REBUILD_WITHIN:
@@ -444,7 +486,10 @@ class Admission:
             theirs = report.used_blocks - report.foreign_blocks
             self.drift_max = max(self.drift_max, abs(theirs - worker.ledger.held_blocks))
         worker.note_residents(report)
-        self._room |= worker.openness != was
+        if worker.openness != was:
+            self._opens(worker)
+        if report.full:
+            self._index.touched(worker)  # it may have another bit by now
         self._silent.discard(worker.name)
         self._unlinked.discard(worker.name)
         self.ready |= not self._silent
@@ -452,7 +497,10 @@ class Admission:
     def _introduced(self, worker: Worker, facts: WorkerFacts, now: Seconds) -> None:
         """A worker says what it is; a new boot, or a pool of another size, starts a new account."""
         known = worker.known
+        if facts is known or facts == known:
+            return
         worker.known = facts
+        self._index.introduced(worker)
         size = (facts.boot, facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks)
         if known is not None and size == (
             known.boot,
@@ -460,11 +508,16 @@ class Admission:
             known.capacity_slots,
             known.guard_blocks,
         ):
+            self._opens(worker)
             return
         self._lose_claims(worker, now)
-        self._room = True
+        if worker.shelf is not None:
+            worker.shelf.clear()
         worker.guests, worker.forecast = Guests(), forecast_of(facts)
-        worker.ledger = PoolLedger(facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks)
+        worker.ledger = PoolLedger(
+            facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks, worker.shelf
+        )
+        self._opens(worker)
 
     def _held(self, worker: Worker, held: HeldClaim, now: Seconds) -> None:
         claim = held.claim
@@ -484,15 +537,18 @@ class Admission:
                 stale = Refusal(Why.NEVER_STARTED, "the request was asked for again since")
                 self._out.append(StopClaim(worker.name, claim, EndReason.REVOKED, stale))
             return
-        self._room |= held.blocks < charge.blocks
+        if held.blocks < charge.blocks:
+            self._opens(worker)
         try:
             worker.ledger.confirm(claim, held.blocks)
         except OverCommitted:
             worker.ledger.release(claim)
             self._adopt(worker, held, now)
+            self._index.touched(worker)
         mine = lease is not None and lease.claim == claim
         if held.prefilled and worker.ledger.prefilled(claim):
             worker.guests.read(claim, now)
+            self._index.read(worker)
             if lease is not None and mine and lease.first_token is None:
                 lease.first_token = now
         if lease is not None and mine:
@@ -502,6 +558,7 @@ class Admission:
         """Charge a claim that the worker says it holds, and that the ledger does not know or not so large."""
         to_read = 0 if held.prefilled else held.prompt_tokens
         worker.ledger.adopt(held.claim, held.blocks, held.slots, to_read)
+        self._index.touched(worker)
         tier = self.rules.tiers.get(held.tier)
         guest = Guest(tier.priority if tier else 0)
         worker.guests.came(held.claim, guest, prompt=to_read, reading=None, now=now)
@@ -539,6 +596,7 @@ class Admission:
         if worker.linked or not worker.problem:
             worker.lost_at = now
         worker.linked = False
+        self._index.touched(worker)
         if not worker.given_up:
             self._unlinked.add(worker.name)
         worker.problem = problem or "its link broke"
@@ -546,6 +604,7 @@ class Admission:
 
     def _give_up(self, worker: Worker, now: Seconds) -> None:
         worker.given_up = True
+        self._index.touched(worker)
         self._unlinked.discard(worker.name)
         self._lose_claims(worker, now)
         self.ready |= all(self.workers[name].given_up for name in self._silent)

@@ -8,7 +8,8 @@ from diplex_core.guests import Guest, Guests
 from diplex_core.ledger import PoolLedger
 from diplex_core.model.forecast import Forecast, Load, Outlook
 from diplex_core.placement.rules import Need, Wish
-from diplex_core.words import Claim, Seconds, Tokens
+from diplex_core.prefixes import Shelf
+from diplex_core.words import Blocks, Claim, Seconds, Tokens
 
 GIVEN_UP_AFTER: Seconds = 3.0
 """A worker without a link for this long is given up: its claims are freed, its leases closed."""
@@ -22,6 +23,8 @@ class Worker:
     """One worker's record. Its claims are charged in `ledger`, from one boot of the worker to the next."""
 
     name: str
+    order: int = 0  # its place in the fleet: of equals the first is picked
+    shelf: Shelf | None = None  # its part of the index of prefix blocks
     known: WorkerFacts | None = None
     ledger: PoolLedger = field(default_factory=lambda: PoolLedger(0, 0))
     guests: Guests = field(default_factory=Guests)
@@ -81,17 +84,16 @@ class Worker:
         outlook = self._outlook(wish)
         return self.guests.harmed(outlook.reading, priority, wish.now) if outlook is not None else 0
 
-    def cached(self, wish: Wish) -> Tokens:
-        """Leading prompt tokens that are resident here. The last token is always read: what it says is the
-        first of the answer."""
-        if not wish.block_hashes:
+    def cached(self, wish: Wish) -> Blocks:
+        """Leading blocks of its prompt that are resident here."""
+        if not wish.block_hashes or self.shelf is None:
             return 0
-        return min(len(self.ledger.hits(wish.block_hashes)) * self.facts.block_tokens, wish.prompt - 1)
+        return min(self.shelf.leading(wish.block_hashes), wish.prompt // self.facts.block_tokens)
 
     def receive(self, claim: Claim, wish: Wish, need: Need) -> None:
         """A wish is granted here: charged, and a guest from now on, on whom others depend."""
-        facts, outlook, promised = self.facts, self._outlook(wish), wish.promise.tpot_p95
-        to_read = wish.prompt - min(len(need.hits) * facts.block_tokens, wish.prompt - 1)
+        outlook, promised = self._outlook(wish), wish.promise.tpot_p95
+        to_read = wish.prompt - self._resident_tokens(len(need.hits), wish)
         guest = Guest(wish.tier.priority)
         if outlook is not None:
             later = min(need.max_tokens, _LIKELY_OUTPUT) - 1
@@ -102,6 +104,10 @@ class Worker:
         reading = outlook.reading if outlook is not None else None
         self.guests.came(claim, guest, prompt=to_read, reading=reading, now=wish.now)
         self.ledger.charge(claim, need.blocks, need.slots, need.hits, to_read)
+
+    def _resident_tokens(self, blocks: Blocks, wish: Wish) -> Tokens:
+        """Of its prompt. The last token is always read: what it says is the first of the answer."""
+        return min(blocks * self.facts.block_tokens, wish.prompt - 1)
 
     def load(self, now: Seconds) -> Load:
         """What is on it now. Where claims will not grow, they are counted at their full size."""
@@ -123,10 +129,20 @@ class Worker:
         seen = self._seen
         if seen is not None and seen[0] is wish:
             return seen[1]
-        cached = self.cached(wish) if wish.block_hashes else 0
+        cached = self._resident_tokens(self.cached(wish), wish) if wish.block_hashes else 0
         outlook = self.forecast.outlook(wish.prompt, self.load(wish.now), choices=wish.choices, cached=cached)
         self._seen = wish, outlook
         return outlook
+
+    @property
+    def read_by(self) -> Seconds:
+        """When it will have read every prompt that was granted here; long ago where it has."""
+        return self.guests.read_by
+
+    @property
+    def bit(self) -> int:
+        """Its bit among the holders of prefix blocks."""
+        return self.shelf.bit if self.shelf is not None else 0
 
     @property
     def openness(self) -> tuple[object, ...]:

@@ -151,6 +151,10 @@ class Shelf:
     def __len__(self) -> int:
         return self._count
 
+    def leading(self, hashes: Sequence[BlockHash]) -> Blocks:
+        """How many of a prompt's leading blocks the worker has."""
+        return self._prefixes.leading(hashes).of(self.bit)
+
     def add(self, block: BlockHash) -> None:
         if block not in self:
             self._count += 1

@@ -1,16 +1,18 @@
 """The filters. The first group says what a pool is, and rarely changes; the second, how it is now."""
 
-from diplex_core.placement.rules import PoolView, Wish, Word, filter_, need_on, output_on
+from diplex_core.placement.rules import PoolView, Wish, Word, filter_, need_on, output_with
 from diplex_core.words import Seconds
 
-# Objections of these never go away by waiting.
-LASTING = ("model", "pattern", "tier", "tenant", "can_resume", "context_fits", "pool_fits", "slots_fit")
+# These look at a request's model, tier and tenant and at a worker's facts, and at no size.
+BY_RULE = ("model", "pattern", "tier", "tenant", "can_resume")
+# Objections of these never go away by waiting either: they look at a request's size, and at facts.
+LASTING = (*BY_RULE, "context_fits", "pool_fits", "slots_fit")
 # Objections of these may.
 PASSING = ("healthy", "kv_fits", "slot_free")
 # Objections of these too; they are asked where a tier names them.
 OPTIONAL = ("keeps_ttft", "keeps_tpot", "spares_streams")
 
-_PATIENCE: Seconds = 1.0
+PATIENCE: Seconds = 1.0
 """So long a request waits for streams that its prompt would slow: it is put off, never starved."""
 
 
@@ -54,7 +56,7 @@ def can_resume(wish: Wish, pool: PoolView) -> Word:
 @filter_("context_fits")
 def context_fits(wish: Wish, pool: PoolView) -> Word:
     """Prompt and output fit the engine's context."""
-    want, have = wish.prompt + output_on(wish, pool), pool.facts.context
+    want, have = wish.prompt + output_with(wish, pool.facts), pool.facts.context
     return None if not have or want <= have else f"needs a context of {want} tokens, has {have}"
 
 
@@ -111,7 +113,7 @@ def keeps_tpot(wish: Wish, pool: PoolView) -> Word:
 def spares_streams(wish: Wish, pool: PoolView) -> Word:
     """Its prompt would not slow a resident stream of a higher tier beyond what that was promised, or it has
     waited a second for that."""
-    harmed = pool.harmed(wish, wish.tier.priority + 1) if wish.waited < _PATIENCE else 0
+    harmed = pool.harmed(wish, wish.tier.priority + 1) if wish.waited < PATIENCE else 0
     return f"would slow {harmed} streams of a higher tier beyond their promise" if harmed else None
 
 

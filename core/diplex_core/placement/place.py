@@ -1,13 +1,16 @@
 """Filter, score, pick; what was said on the way is kept, so that every choice can be explained."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import mul
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from diplex_core.placement import filters, scorers
 from diplex_core.placement.rules import FILTERS, SCORERS, Filter, PoolView, Score, Scorer, Wish
 from diplex_core.words import Seconds, Tier
+
+Rule: TypeAlias = tuple[str, Filter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,93 +27,173 @@ class Explained:
     tpot: Seconds | None = None
 
 
+_NO_OBJECTION: Final[Mapping[str, str]] = MappingProxyType({})
+_NO_SCORE: Final[Mapping[str, float]] = MappingProxyType({})
+
+
+class Look(NamedTuple):
+    """One worker as it was looked at: who objected, or how it scored. Words are made when somebody asks."""
+
+    name: str
+    filter: str
+    word: str
+    rules: "TierRules"
+    scores: tuple[Score, ...] = ()
+    total: float = 0.0
+    ttft: Seconds | None = None
+    tpot: Seconds | None = None
+
+    @property
+    def explained(self) -> Explained:
+        if self.filter:
+            return Explained({self.filter: self.word}, _NO_SCORE, 0.0)
+        scores = dict(zip(self.rules.weights, self.scores, strict=True))
+        return Explained(_NO_OBJECTION, scores, self.total, self.ttft, self.tpot)
+
+
+class Words(Mapping[str, Explained]):
+    """What was said of the workers that were looked at, by their names."""
+
+    __slots__ = ("_looks",)
+
+    def __init__(self, looks: Sequence[Look]) -> None:
+        self._looks = looks
+
+    def __len__(self) -> int:
+        return len(self._looks)
+
+    def __iter__(self) -> Iterator[str]:
+        return (look.name for look in self._looks)
+
+    def __getitem__(self, name: str) -> Explained:
+        for look in self._looks:
+            if look.name == name:
+                return look.explained
+        raise KeyError(name)
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a placement came to: the pool picked, or none, and what was said of each, by its name."""
+    """What a placement came to.
+
+    Attributes:
+        picked: the pool, or none.
+        words: what was said of each pool that was looked at, by its name.
+        able: one that takes requests could take this one, had it room: waiting may help. False: not known.
+    """
 
     picked: PoolView | None
     words: Mapping[str, Explained]
-
-
-_NO_OBJECTION: Final[Mapping[str, str]] = MappingProxyType({})
-_NO_SCORE: Final[Mapping[str, float]] = MappingProxyType({})
-Rule: TypeAlias = tuple[str, Filter]
+    able: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class _Rules:
+class TierRules:
     """One tier's rules, looked up by name once."""
 
     tier: Tier
     passing: tuple[Rule, ...]
-    scorers: tuple[tuple[str, Scorer, float], ...]
+    own: tuple[Rule, ...]  # of these, those that the index does not answer for
+    scorers: tuple[Scorer, ...]
     weights: Mapping[str, float]
+    weighing: tuple[float, ...]
+    places: Mapping[str, int]
+
+    def place_of(self, scorer: str) -> int | None:
+        """Of a scorer among all of them; `None`: it is switched off."""
+        return self.places.get(scorer)
+
+    def look(self, wish: Wish, pool: PoolView) -> Look:
+        """What all scorers say of a pool that no filter objects to."""
+        scores = tuple([scorer(wish, pool) for scorer in self.scorers])
+        total = sum(map(mul, self.weighing, scores))
+        return Look(pool.name, "", "", self, scores, total, pool.ttft(wish), pool.tpot(wish))
 
 
 class Placement:
     """A choice of rules. Weights name the scorers; every filter named is asked, in this order. A tier adds
-    filters of its own and changes weights; a weight of 0 switches a scorer off."""
+    filters of its own and changes weights; a weight of 0 switches a scorer off.
+
+    Args:
+        everyone: in fleets of up to so many workers each is asked, for every word on it.
+        thorough: in those of up to so many the best is found, if need be by looking at all.
+        looks: in larger ones so many of a kind are looked at.
+    """
 
     def __init__(
         self,
         lasting: Iterable[str] = filters.LASTING,
         passing: Iterable[str] = filters.PASSING,
         weights: Mapping[str, float] = scorers.WEIGHTS,
+        *,
+        everyone: int = 8,
+        thorough: int = 32,
+        looks: int = 4,
     ) -> None:
-        self._lasting = tuple((name, FILTERS[name]) for name in lasting)
+        self.everyone = everyone
+        self.thorough = thorough
+        self.looks = looks
+        self.lasting = tuple((name, FILTERS[name]) for name in lasting)
+        self.by_size = tuple(rule for name, rule in self.lasting if name not in filters.BY_RULE)
         self._passing = tuple(passing)
         self._weights = dict(weights)
-        self._by_tier: dict[str, _Rules] = {}
+        self._by_tier: dict[str, TierRules] = {}
 
     def can_ever(self, wish: Wish, pool: PoolView) -> bool:
         """Whether the pool could take the wish at some time, however full it is now."""
-        return not any(rule(wish, pool) for _, rule in self._lasting)
+        return not any(rule(wish, pool) for _, rule in self.lasting)
 
     def place(self, wish: Wish, pools: Iterable[PoolView]) -> Choice:
         """The best of the pools that can take the wish now; of equals the first."""
-        rules = self._rules_of(wish.tier)
-        asked = (*self._lasting, *rules.passing)
-        picked, best, words = None, float("-inf"), {}
+        rules = self.rules_of(wish.tier)
+        picked, best, looks = None, float("-inf"), []
         for pool in pools:
+            look = self.objection(wish, pool) or rules.look(wish, pool)
+            looks.append(look)
+            if not look.filter and look.total > best:
+                picked, best = pool, look.total
+        return Choice(picked, Words(looks))
+
+    def objection(self, wish: Wish, pool: PoolView) -> Look | None:
+        """The first filter that objects to a pool, and its word."""
+        rules = self.rules_of(wish.tier)
+        for asked in (self.lasting, rules.passing):
             for name, rule in asked:
                 if word := rule(wish, pool):
-                    words[pool.name] = Explained({name: word}, _NO_SCORE, 0.0)
-                    break
-            else:
-                scores = {name: scorer(wish, pool) for name, scorer, _ in rules.scorers}
-                total = sum(weight * scores[name] for name, _, weight in rules.scorers)
-                words[pool.name] = Explained(_NO_OBJECTION, scores, total, pool.ttft(wish), pool.tpot(wish))
-                if total > best:
-                    picked, best = pool, total
-        return Choice(picked, words)
+                    return Look(pool.name, name, word, rules)
+        return None
 
     def explain(self, wish: Wish, pool: PoolView) -> Explained:
         """Every filter's and every scorer's word on one pool, whatever the first of them says."""
-        rules = self._rules_of(wish.tier)
-        said = ((name, rule(wish, pool)) for name, rule in (*self._lasting, *rules.passing))
-        scores = {name: scorer(wish, pool) for name, scorer, _ in rules.scorers}
+        rules = self.rules_of(wish.tier)
+        said = ((name, rule(wish, pool)) for name, rule in (*self.lasting, *rules.passing))
+        look = rules.look(wish, pool)
         return Explained(
             {name: word for name, word in said if word},
-            scores,
-            sum(weight * scores[name] for name, _, weight in rules.scorers),
-            pool.ttft(wish),
-            pool.tpot(wish),
+            look.explained.scores,
+            look.total,
+            look.ttft,
+            look.tpot,
         )
 
     def weights_of(self, tier: Tier) -> Mapping[str, float]:
         """What each scorer counts under this tier's rules."""
-        return self._rules_of(tier).weights
+        return self.rules_of(tier).weights
 
-    def _rules_of(self, tier: Tier) -> _Rules:
+    def rules_of(self, tier: Tier) -> TierRules:
         known = self._by_tier.get(tier.name)
         if known is None or known.tier is not tier:  # rules that are reloaded bring new tiers
             weights = {
                 name: weight for name, weight in (self._weights | dict(tier.scorers)).items() if weight
             }
-            known = self._by_tier[tier.name] = _Rules(
+            passing = tuple((name, FILTERS[name]) for name in (*self._passing, *tier.own_filters))
+            known = self._by_tier[tier.name] = TierRules(
                 tier,
-                tuple((name, FILTERS[name]) for name in (*self._passing, *tier.own_filters)),
-                tuple((name, SCORERS[name], weight) for name, weight in weights.items()),
+                passing,
+                tuple(rule for rule in passing if rule[0] not in filters.PASSING),
+                tuple(SCORERS[name] for name in weights),
                 weights,
+                tuple(weights.values()),
+                {name: place for place, name in enumerate(weights)},
             )
         return known

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, TypeAlias
 
 from diplex_core.events import WorkerFacts
@@ -25,7 +26,7 @@ Score: TypeAlias = float
 """A scorer's word: 0.0 to 1.0, 1.0 best."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Wish:
     """What a request wants of a pool."""
 
@@ -48,15 +49,21 @@ class Wish:
     def waited(self) -> Seconds:
         return self.now - self.arrived
 
-    @property
+    @cached_property
     def promise(self) -> Promise:
         """What its tier promises for its model."""
         return self.tier.promise_for(self.model)
 
-    @property
+    @cached_property
     def ttft_target(self) -> Seconds | None:
         target = self.promise.ttft_p95
         return None if target is None else target.at(self.prompt - self.produced)
+
+    def at(self, arrived: Seconds, now: Seconds) -> "Wish":
+        """The same wish of a request that came then, looked at now. What was worked out of it stays known."""
+        seen = object.__new__(Wish)
+        seen.__dict__.update(self.__dict__, arrived=arrived, now=now)
+        return seen
 
 
 class PoolView(Protocol):
@@ -70,6 +77,9 @@ class PoolView(Protocol):
     def ledger(self) -> PoolLedger: ...
     @property
     def trouble(self) -> str: ...
+    def cached(self, wish: Wish) -> Blocks:
+        """Leading blocks of its prompt that are resident."""
+
     def ttft(self, wish: Wish) -> Seconds | None:
         """From its first ask to its first token, if it is granted here now; `None`: nobody knows."""
 
@@ -93,25 +103,30 @@ class Need:
 
 def need_on(wish: Wish, pool: PoolView) -> Need:
     """The wish counted in this pool's blocks, resident prefix blocks left out."""
-    block = pool.facts.block_tokens
-    hits = pool.ledger.hits(wish.block_hashes)
-    output = output_on(wish, pool)
-    own = blocks_needed(
-        wish.prompt,
-        output,
-        block,
-        choices=wish.choices,
-        cached=len(hits) * block,
-        draft=pool.facts.draft_tokens,
-    )
+    facts = pool.facts
+    output, own = output_with(wish, facts), whole(wish, facts)
+    if not wish.block_hashes:
+        return Need(max(own, wish.least_blocks), wish.choices, output)
+    hits = pool.ledger.hits(wish.block_hashes[: wish.prompt // facts.block_tokens])
+    own -= len(hits)
     # A worker that needs more than this had fewer of them cached: count on as many fewer.
     fewer = max(0, wish.least_blocks - own)
     return Need(max(own, wish.least_blocks), wish.choices, output, hits[: max(0, len(hits) - fewer)])
 
 
-def output_on(wish: Wish, pool: PoolView) -> Tokens:
+def whole(wish: Wish, facts: WorkerFacts) -> Blocks:
+    """The wish counted in blocks of such a pool, as if nothing were resident there."""
+    return blocks_needed(
+        wish.prompt,
+        output_with(wish, facts),
+        facts.block_tokens,
+        choices=wish.choices,
+        draft=facts.draft_tokens,
+    )
+
+
+def output_with(wish: Wish, facts: WorkerFacts) -> Tokens:
     """Output tokens of each choice: the wish's own, or where it states none what context and pool leave."""
-    facts = pool.facts
     if wish.stated:
         return wish.max_tokens
     left = (facts.context or wish.prompt + wish.max_tokens) - wish.prompt

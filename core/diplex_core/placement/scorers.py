@@ -9,7 +9,8 @@ from diplex_core.words import Seconds
 
 # What a tier's rules may change. A worker that has just refused comes last; then broken promises count, at
 # least 4 each: a neighbour's, who is there already, a little more than the request's own; then the tier's
-# order of patterns (1/n of 2 for each place lost, so 1 for a tier that names two), and room among equals.
+# order of patterns (1/n of 2 for each place lost, so 1 for a tier that names two), what is cached of the
+# prompt, and room: all three together less than one promise.
 # benchmarks/prefill_budget shows what comes of them on a trace.
 WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
     {
@@ -18,6 +19,7 @@ WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
         "tpot": 8.0,
         "neighbours": 10.0,
         "preferred_pattern": 2.0,
+        "prefix": 1.0,
         "room": 0.5,
     }
 )
@@ -36,8 +38,15 @@ def preferred_pattern(wish: Wish, pool: PoolView) -> Score:
 @scorer("room")
 def room(wish: Wish, pool: PoolView) -> Score:
     """The share of the pool that is free, on the scarcer of its two axes."""
-    axes = (pool.ledger.blocks, pool.ledger.slots)
-    return min(axis.free / axis.capacity if axis.capacity else 0.0 for axis in axes)
+    return pool.ledger.room
+
+
+@scorer("prefix")
+def prefix(wish: Wish, pool: PoolView) -> Score:
+    """The share of the prompt that is resident there, and need not be read."""
+    if not wish.block_hashes:
+        return 0.0
+    return min(1.0, pool.cached(wish) * pool.facts.block_tokens / wish.prompt)
 
 
 @scorer("not_refused")

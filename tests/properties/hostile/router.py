@@ -34,6 +34,7 @@ from diplex_core.events import (
     Ticked,
     Withdrawn,
 )
+from diplex_core.placement.place import Placement
 from diplex_core.words import Claim, Reserve, Rules, Seconds, blocks_needed
 
 from .book import Book
@@ -105,6 +106,7 @@ class Router:
         zero: Seconds,
         seen: Counter[str],
         stopped_wrongly: Callable[[Router, StopClaim], bool],
+        placement: Placement,
     ) -> None:
         self.name = name
         self.epoch = epoch
@@ -112,7 +114,7 @@ class Router:
         self._now = now
         self._stopped_wrongly = stopped_wrongly
         self.ahead = zero - now()  # of its clock; never made smaller, so that it never goes back
-        self.admission = Admission(rules, workers, epoch=epoch, now=self.clock())
+        self.admission = Admission(rules, workers, epoch=epoch, now=self.clock(), placement=placement)
         self.started = self.clock()
         self.sessions: dict[int, Wire] = {}
         self.links: dict[str, tuple[LinkEnd, Wire]] = {}

@@ -28,6 +28,7 @@ def about_router(router: Router) -> None:
         assert len(guests) == len(claims) and all(claim in guests for claim in claims)
         charged, must_be = set(worker.ledger.claims()), set(router.books[worker.name].charged)
         assert charged == must_be, f"{router.name} charges {charged} on {worker.name}, and must {must_be}"
+    _the_index_agrees(admission)
     _leases_and_queues_agree(admission)
     _charges_and_leases_agree(admission)
 
@@ -101,6 +102,25 @@ def _no_axis_is_over_committed(worker: Known) -> None:
 
 def _sum(charges: list[Charge], field: str, counts: Callable[[Charge], bool]) -> int:
     return sum(getattr(charge, field) for charge in charges if counts(charge))
+
+
+def _the_index_agrees(admission: Admission) -> None:
+    """Who has room, who will have read what, and who has which blocks, is as the workers' own records say."""
+    index, known = admission._index, [w for w in admission.workers.values() if w.known is not None]
+    groups = index.groups(None)
+    assert sorted(who for group in groups for who in group.members) == [worker.order for worker in known]
+    for group in groups:
+        members = [worker for worker in known if worker.order in group.members]
+        assert all(worker.facts.kind == group.kind for worker in members)
+        able = [worker for worker in members if not worker.trouble and worker.ledger.room]
+        assert group.rooms.entries == sorted((-worker.ledger.room, worker.order) for worker in able)
+        assert group.reads.entries == sorted((worker.read_by, worker.order) for worker in able)
+        assert {worker.bit for worker in members} == {m.bit for m in group.holders((1 << 200) - 1)}
+    for family in range(2):
+        prompt = tuple(range(1000 * family, 1000 * family + 8))
+        leading = index.leading(prompt)
+        for worker in known:
+            assert leading.of(worker.bit) == len(worker.ledger.hits(prompt))
 
 
 def _leases_and_queues_agree(admission: Admission) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from diplex.wire.life import State
 from diplex_core.events import Report, StopClaim, WorkerFacts
+from diplex_core.placement.place import Placement
 from diplex_core.words import (
     Claim,
     EndReason,
@@ -88,6 +89,12 @@ RULES = tuple(
             ),
         ),
     )
+)
+# As in a small fleet, in one that is searched for the best, and in one of which a few are looked at.
+PLACEMENTS = (
+    Placement,
+    lambda: Placement(everyone=0),
+    lambda: Placement(everyone=0, thorough=0, looks=2),
 )
 TIERS = ("interactive", "bulk", "bulk", "night", "", "unknown")
 KEYS = ("key-1", "key-2", "key-3", "key-3", "key-unknown")
@@ -535,6 +542,7 @@ class World:
             zero=dice.choice((0.0, 1000.0)),
             seen=self.seen,
             stopped_wrongly=self._stopped_wrongly,
+            placement=dice.choice(PLACEMENTS)(),
         )
 
     def _new_client(self, router: str) -> Client:

@@ -1,0 +1,345 @@
+"""The best worker of a large fleet, without asking each.
+
+All promises kept, a score is bounded by what the index knows already: the pattern, the room, what is cached.
+So workers are looked at in the order of that bound, and the search is over once nobody's bound beats the best
+that was seen. While promises are kept that is the first look, whatever the size of the fleet; and it is the
+same worker that would be picked if all were asked.
+
+Where promises break the bound is far away, and looking at all is dear. Up to `Placement.thorough` workers it
+is done. In larger fleets a few of each kind are looked at: those with the longest resident prefix, the
+roomiest, those that will first have read what they have, and some from all over the list. "The power of two
+choices" (Mitzenmacher, 2001) is why so few come near the best of all.
+
+A request is not made to wait, nor refused, because the few were no use: then everyone that has room is asked,
+until one does not object. The order by room says who that is, mostly nobody. Where they all object, requests
+of the same tier that ask no less need not ask them again at once: only where something has opened since, or
+after a moment.
+"""
+
+from collections.abc import Iterable, Sequence
+from heapq import nsmallest
+from math import inf
+from operator import attrgetter, mul
+from typing import Final, Protocol, TypeAlias
+
+from diplex_core.placement.filters import BY_RULE, PATIENCE
+from diplex_core.placement.index import Group, Index, Member, Vain
+from diplex_core.placement.place import Choice, Look, Placement, TierRules, Words
+from diplex_core.placement.rules import SCORERS, Wish, need_on, whole
+from diplex_core.prefixes import NOTHING
+from diplex_core.words import Blocks, Seconds
+
+_A_MOMENT: Final[Seconds] = 0.09
+"""A router looks at what time has changed ten times a second."""
+_FEW: Final = 3
+"""So many workers of a kind are looked at for the sake of their resident prefix,"""
+_MANY: Final = 64
+"""if no more than so many have it; else those that are looked at anyway will be among them."""
+_SOONER: Final = 8
+"""So many more are looked at where the best that was seen is late, and another may not be."""
+_GOLDEN: Final = 0.6180339887498949
+"""Steps of this share of a list come to all its parts, and never near the last few."""
+
+Key: TypeAlias = tuple[float, int]
+"""A total, or a bound of it, and a worker's place made negative: of equals the first of the fleet is best."""
+
+
+def search(placement: Placement, wish: Wish, index: Index, only: Sequence[Member] | None = None) -> Choice:
+    """The best of the workers that can take the wish now; of equals the first.
+
+    Args:
+        only: those on which something opened since all others objected; `None`: any.
+    """
+    return _Search(placement, wish, index).run(only)
+
+
+class _Search:
+    def __init__(self, placement: Placement, wish: Wish, index: Index) -> None:
+        self.placement = placement
+        self.wish = wish
+        self.index = index
+        self.rules: TierRules = placement.rules_of(wish.tier)
+        self.leading = index.leading(wish.block_hashes) if wish.block_hashes else NOTHING
+        self.thorough = len(index) <= placement.thorough
+        self.looks: list[Look] = []
+        self.seen: set[int] = set()
+        self.best: Member | None = None
+        self.key: Key = (-inf, 0)
+
+    def run(self, only: Sequence[Member] | None) -> Choice:
+        lanes = [_Lane(self, group) for group in self._groups()]
+        if only is not None:
+            self._try(only, lanes)
+        else:
+            self._try_best(lanes)
+            if not self.thorough:
+                if self.best is None:
+                    self._try_rest(lanes)
+                else:
+                    self._try_sooner(lanes)
+            if self.best is None:
+                self._hear_some()
+        return Choice(self.best, Words(self.looks), any(lane.group.stands for lane in lanes))
+
+    def _groups(self) -> list[Group]:
+        """The kinds of workers that could take the wish at some time, going by their largest pool."""
+        wish, index, packages = self.wish, self.index, self.wish.tenant.packages
+        groups = index.groups(packages)
+        what = (wish.model, wish.tier.name, packages, wish.produced > 0)
+        known = index.allowed.get(what)
+        if known is None or known[0] is not wish.tier:
+            by_rule = [rule for name, rule in self.placement.lasting if name in BY_RULE]
+            allowed = [group for group in groups if not any(rule(wish, group.largest) for rule in by_rule)]
+            known = index.allowed[what] = wish.tier, allowed
+        by_size = self.placement.by_size
+        return [group for group in known[1] if not any([rule(wish, group.largest) for rule in by_size])]
+
+    def _try(self, members: Iterable[Member], lanes: "list[_Lane]") -> None:
+        """Look at these."""
+        of = self.index.of(self.wish.tenant.packages)
+        lane_of = {lane.group: lane for lane in lanes}
+        for member in members:
+            group = of.get(member.order)
+            lane = lane_of.get(group) if group is not None else None
+            if lane is not None and not member.trouble and lane.has_room(member):
+                self.look(member)
+
+    def _try_best(self, lanes: "list[_Lane]") -> None:
+        """Look at workers in the order of their bounds, until none can be better than the best seen."""
+        queue: list[_Candidates] = [lane for lane in lanes if lane.advance()]
+        for lane in lanes:
+            queue += lane.holders
+        while queue:
+            first = queue[0] if len(queue) == 1 else max(queue, key=_BY_KEY)
+            if self.key >= first.key:
+                return
+            member = first.take()
+            if member is not None:
+                self.look(member)
+            if not first.advance():
+                queue.remove(first)
+
+    def _try_sooner(self, lanes: "list[_Lane]") -> None:
+        """The best that was seen is late: look at those that have less to read before."""
+        wish, target = self.wish, self.wish.ttft_target
+        if self.best is None or target is None:
+            return
+        predicted, left = self.best.ttft(wish), _SOONER
+        if predicted is None or predicted <= target:
+            return
+        by = wish.now + target - wish.waited
+        for lane in lanes:
+            for read_by, who in lane.group.reads.entries:
+                if read_by > by or not left:
+                    break  # too late there, even if it had nothing else to do
+                if who not in self.seen and lane.has_room(member := lane.group.members[who]):
+                    left -= 1
+                    self.look(member)
+
+    def _try_rest(self, lanes: "list[_Lane]") -> None:
+        """Ask everyone that has room, until one does not object."""
+        wish, index = self.wish, self.index
+        lanes = [lane for lane in lanes if lane.group.rooms.entries]
+        if not lanes:
+            return
+        what = (wish.model, wish.tier.name, wish.tenant.packages)
+        blocks, vain = max(lane.blocks for lane in lanes), index.vain.get(what)
+        if vain is not None and _asks_no_less(wish, blocks, vain):
+            self._try(index.since(vain.opened), lanes)
+            return
+        for lane in lanes:
+            for figure, who in lane.group.rooms.entries:
+                if -figure < lane.floor:
+                    break
+                if who not in self.seen and lane.has_room(member := lane.group.members[who]):
+                    self.look(member)
+                    if self.best is not None:
+                        return
+        if self.looks:  # somebody has room, and objects
+            index.vain[what] = Vain(
+                wish.tier, wish.now, wish.prompt, blocks, wish.choices, wish.waited, index.opened
+            )
+
+    def _hear_some(self) -> None:
+        """Nobody takes it: let some say why, where nobody has said anything."""
+        placement = self.placement
+        for group in self.index.groups(None):
+            for who in group.members if self.thorough else (group.first_up,):
+                if len(self.looks) >= placement.everyone:
+                    return
+                if who not in self.seen:
+                    objection = placement.objection(self.wish, group.members[who])
+                    if objection is not None:
+                        self.looks.append(objection)
+
+    def look(self, member: Member) -> None:
+        """Hear the tier's own filters on a worker that has room, then all scorers."""
+        wish, rules = self.wish, self.rules
+        self.seen.add(member.order)
+        for name, rule in rules.own:
+            if word := rule(wish, member):
+                self.looks.append(Look(member.name, name, word, rules))
+                return
+        look = rules.look(wish, member)
+        self.looks.append(look)
+        key = (look.total, -member.order)
+        if key > self.key:
+            self.best, self.key = member, key
+
+
+class _Candidates(Protocol):
+    """Workers that are looked at one by one. `key`: what the next one's can be at most."""
+
+    key: Key
+
+    def take(self) -> Member | None:
+        """The next one, if it has room after all."""
+
+    def advance(self) -> bool:
+        """Make the one after it the next; False: there is none."""
+
+
+_BY_KEY: Final = attrgetter("key")
+
+
+class _Lane:
+    """The workers of one kind, in the order in which one search looks at them.
+
+    Attributes:
+        holders: of these, the few with most of the prompt, each on its own.
+        blocks: what the wish needs where nothing is resident.
+        floor: who has less of the pool free has no room for it.
+    """
+
+    def __init__(self, search: _Search, group: Group) -> None:
+        wish, facts = search.wish, group.largest.facts
+        self.search = search
+        self.group = group
+        self.blocks: Blocks = max(whole(wish, facts), wish.least_blocks)
+        # Where a pool leaves less than the tier's cap, the wish shrinks to it: each is to be counted itself.
+        self._alike = wish.stated or group.least_tokens >= wish.prompt + wish.max_tokens
+        self.key: Key = (inf, 0)
+        self._at = 0  # in the order by room, of the first that was not looked at
+        self._left = inf if search.thorough else search.placement.looks
+        self._turn = 0
+        rules = search.rules
+        self._weighing, self._scores = rules.weighing, [1.0] * len(rules.weighing)
+        self._room, self._prefix = rules.place_of("room"), rules.place_of("prefix")
+        if (pattern := rules.place_of("preferred_pattern")) is not None:
+            self._scores[pattern] = SCORERS["preferred_pattern"](wish, group.largest)
+        self.holders: list[_Holder] = []
+        shallow = self._find_holders() if search.leading.levels else 0
+        self._share = self._share_of(shallow)
+        if self._alike:
+            least = max(self.blocks - shallow, 1) / group.most_blocks
+            self.floor = min(least, wish.choices / facts.capacity_slots)
+        else:
+            self.floor = 0.0
+
+    def has_room(self, member: Member) -> bool:
+        """Nothing stands against it but what the tier's own filters may say."""
+        wish, ledger = self.search.wish, member.ledger
+        if wish.choices > ledger.slots.free:
+            return False
+        blocks = self.blocks if self._alike else max(whole(wish, member.facts), wish.least_blocks)
+        if blocks <= ledger.blocks.free:
+            return True
+        if not wish.block_hashes:
+            return False
+        need = need_on(wish, member)
+        return ledger.fits(need.blocks, need.slots, need.hits)
+
+    def bound(self, room: float, share: float) -> float:
+        """The total of one that keeps all promises: summed up as scores are, so that equals are equal."""
+        if self._room is not None:
+            self._scores[self._room] = room
+        if self._prefix is not None:
+            self._scores[self._prefix] = share
+        total: float = sum(map(mul, self._weighing, self._scores))
+        return total
+
+    def advance(self) -> bool:
+        entries, seen = self.group.rooms.entries, self.search.seen
+        at = self._at
+        while at < len(entries) and entries[at][1] in seen:
+            at += 1
+        self._at = at
+        if at == len(entries) or self._left <= 0:
+            return False
+        figure, who = entries[at]
+        if -figure < self.floor:
+            return False
+        self.key = (self.bound(-figure, self._share), -who)
+        return True
+
+    def take(self) -> Member | None:
+        """In a large fleet the roomiest, then the one that will first have read all, then from anywhere."""
+        group, seen, self._turn = self.group, self.search.seen, self._turn + 1
+        self._left -= 1
+        entries = group.rooms.entries
+        who = entries[self._at][1]
+        if self.search.thorough or self._turn == 1:
+            self._at += 1
+        elif self._turn == 2:
+            who = next((other for _, other in group.reads.entries[:_FEW] if other not in seen), who)
+        else:
+            group.turns += 1
+            who = entries[int(len(entries) * (group.turns * _GOLDEN % 1.0))][1]
+        member = group.members[who]
+        return member if who not in seen and self.has_room(member) else None
+
+    def _find_holders(self) -> Blocks:
+        """Find those with most of the prompt; answers how much of it the others have at most."""
+        group, taken = self.group, 0
+        for level in reversed(self.search.leading.levels):
+            bits = level.workers & ~taken
+            having = group.having(bits)
+            if len(self.holders) + having > _FEW:
+                if having <= _MANY and not self.search.thorough:
+                    able = ((figure, m) for m in group.holders(bits) if (figure := group.rooms.of(m.order)))
+                    for figure, member in nsmallest(_FEW - 1, able, key=_figure_and_order):
+                        self._hold(member, -figure, level.blocks)
+                return level.blocks
+            for member in group.holders(bits):
+                if figure := group.rooms.of(member.order):
+                    self._hold(member, -figure, level.blocks)
+            taken |= level.workers
+        return 0
+
+    def _hold(self, member: Member, room: float, blocks: Blocks) -> None:
+        self.holders.append(_Holder(self, member, (self.bound(room, self._share_of(blocks)), -member.order)))
+
+    def _share_of(self, blocks: Blocks) -> float:
+        prompt, block = self.search.wish.prompt, self.group.kind.block_tokens
+        return min(1.0, min(blocks, prompt // block) * block / prompt)
+
+
+class _Holder:
+    """A worker that has much of the prompt."""
+
+    def __init__(self, lane: _Lane, member: Member, key: Key) -> None:
+        self.lane = lane
+        self.member = member
+        self.key = key
+
+    def take(self) -> Member | None:
+        return self.member if self.lane.has_room(self.member) else None
+
+    def advance(self) -> bool:
+        return False
+
+
+def _figure_and_order(one: tuple[float, Member]) -> tuple[float, int]:
+    return one[0], one[1].order
+
+
+def _asks_no_less(wish: Wish, blocks: Blocks, vain: Vain) -> bool:
+    """Whether everyone who objected to the other a moment ago will object to this one too."""
+    return (
+        wish.tier is vain.tier
+        and wish.now - vain.at < _A_MOMENT
+        and wish.prompt >= vain.prompt
+        and blocks >= vain.blocks
+        and wish.choices >= vain.choices
+        and (wish.waited <= vain.waited or wish.waited < PATIENCE)
+    )
