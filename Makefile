@@ -93,6 +93,7 @@ test-chaos: setup ## clients, workers and routers killed under load
 
 bench: setup ## measurements behind the docs' figures
 	@$(PY) benchmarks/core/decisions.py
+	@$(PY) benchmarks/model/rows.py
 	@$(PY) benchmarks/prefill_budget/run.py
 	@$(PY) benchmarks/tracing/cost.py
 

@@ -37,7 +37,8 @@ def test_what_a_worker_calls_its_figures_finds_them_again(other: dict[str, str])
 @pytest.mark.parametrize(
     ("bent", "message"),
     [
-        ({"calibration": "measured"}, "unknown calibration 'measured'.*Mend: calibration: chapter"),
+        ({"calibration": "measured"}, "'measured'.*: its efficiencies are not fitted yet. Mend: .*chapter"),
+        ({"calibration": "limit"}, "'limit'.*: no engine is that fast. Mend: calibration: chapter"),
         ({"gpu": "h200"}, "about b200, not h200. Mend: gpu: b200"),
         ({"profile": "gpt-2"}, "unknown model 'gpt-2'; known: .*Mend: profile: qwen2.5-72b"),
         ({"weights": "fp3"}, "unknown number format 'fp3'; known: .*Mend: .*weights: mxfp4-mixed"),
