@@ -15,7 +15,7 @@ weight k^-zipf.
 
 import math
 from bisect import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -46,8 +46,9 @@ class Fixed:
 
     tokens: Tokens
 
-    def draw(self, draw: Random) -> Tokens:
-        return self.tokens
+    def drawn(self, draw: Random) -> Callable[[], Tokens]:
+        """Whatever draws one after the other."""
+        return lambda: self.tokens
 
     def __str__(self) -> str:
         return f"{self.tokens:,} tokens"
@@ -69,9 +70,11 @@ class LogNormal:
         """Of the logarithms: from ln mean = mu + sigma²/2 and ln p95 = mu + 1.645 sigma."""
         return _Z95 - math.sqrt(max(0.0, _Z95**2 - 2 * math.log(self.p95 / self.mean)))
 
-    def draw(self, draw: Random) -> Tokens:
-        sigma = self.sigma
-        return max(1, round(math.exp(draw.gauss(math.log(self.mean) - sigma * sigma / 2, sigma))))
+    def drawn(self, draw: Random) -> Callable[[], Tokens]:
+        """Whatever draws one after the other, each of one token at least."""
+        sigma, gauss, exp = self.sigma, draw.gauss, math.exp
+        mu = math.log(self.mean) - sigma * sigma / 2
+        return lambda: round(exp(gauss(mu, sigma))) or 1
 
     def __str__(self) -> str:
         return f"{self.mean:,.0f} tokens in the mean (p95 {self.p95:,.0f})"
@@ -142,11 +145,12 @@ class Synthetic:
         at: Seconds = 0.0
         shared = self._hashes(block_tokens)
         weights = self.prefixes.weights() if self.prefixes else []
+        a_prompt, an_output = self.prompt.drawn(sizes), self.output.drawn(sizes)
         for _ in range(self.count):
             if self.pairs:
                 prompt, output = self.pairs[int(sizes.random() * len(self.pairs))]
             else:
-                prompt, output = self.prompt.draw(sizes), self.output.draw(sizes)
+                prompt, output = a_prompt(), an_output()
             if weights:
                 hashes = shared[bisect(weights, begins.random() * weights[-1])] if shared else ()
                 room = (prompt - 1) // block_tokens if block_tokens else 0

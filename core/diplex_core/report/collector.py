@@ -35,13 +35,13 @@ class TierTally:
         self.requests += 1
         self.ended[one.ended] += 1
         self.degraded += one.degraded
-        self.met += one.met(self.tier)
         self.output_tokens += one.output_tokens
         self.retry_given += one.retry_given
         self.retry_obeyed += one.retry_obeyed
         if one.ended is not Ending.COMPLETED:
-            return
+            return  # it met nothing, and how long it took says nothing
         self.completed += 1
+        self.met += one.met(self.tier)
         self.retry_succeeded += one.retry_obeyed > 0
         if one.ttft is not None:
             self.ttft.append(one.ttft)
