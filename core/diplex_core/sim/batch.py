@@ -16,7 +16,7 @@ from typing import Protocol
 
 from diplex_core.model.steps import StepTimes
 from diplex_core.sim.paged import PagedCache
-from diplex_core.sim.speech import cut_at_stop, drawn, natural_length, share, token
+from diplex_core.sim.speech import cut_at_stop, drafts_right, natural_length, odds_of, share, token
 from diplex_core.words import Blocks, Claim, EndReason, Seconds, Slots, Tokens, blocks_needed
 
 
@@ -133,7 +133,8 @@ class Batch:
         self.used_slots: Slots = 0
         self.claimed: Blocks = 0
         self._times = times
-        self._draft, self._acceptance = times.draft_tokens, times.acceptance
+        self._draft = times.draft_tokens
+        self._odds = odds_of(times.draft_tokens, times.acceptance)
         self._block_tokens = block_tokens
         self._prefill_budget = prefill_budget
         self._seed = seed
@@ -280,12 +281,8 @@ class Batch:
         return over
 
     def _drafts_accepted(self, voice: Voice) -> Tokens:
-        """Drafted tokens before the first wrong one. Each place of an answer has one draw, whoever asks."""
-        digest = voice.running.work.digest
-        for ahead in range(self._draft):
-            if drawn(self._seed, digest, voice.choice, voice.index + ahead) >= self._acceptance:
-                return ahead
-        return self._draft
+        """Drafted tokens before the first wrong one: the same from one place on, whatever runs beside."""
+        return drafts_right(self._seed, voice.running.work.digest, voice.choice, voice.index, self._odds)
 
     def _leave_cancelled(self, running: Running, say: Say) -> None:
         work = running.work

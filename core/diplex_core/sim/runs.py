@@ -6,9 +6,10 @@ Such a run of iterations takes a time in closed form (`sums`), and nobody has to
 request that comes or is cancelled meanwhile cuts the run at the end of the iteration under way, where the
 batch would have noticed. The iteration that ends a prompt is unlike its neighbours, and is a run of one.
 
-What happens when is what `Batch` does, to rounding. Where the engine speculates, each answer takes exactly
-the steps that its drafts give it in the batch too, but in between it is taken to grow evenly: contexts, and
-with them times, are then off by what a few tokens weigh, and KV blocks by those that these few fill.
+What happens when is what `Batch` does, to rounding. Where the engine speculates, each answer takes the steps
+that its drafts give it in the batch too (exactly, up to `speech.MOST_DRAWN` of them), but in between it is
+taken to grow evenly: contexts, and with them times, are then off by what a few tokens weigh, and KV blocks by
+those that these few fill.
 """
 
 from bisect import bisect_right
@@ -19,7 +20,7 @@ from typing import NamedTuple, TypeAlias
 
 from diplex_core.model.steps import StepTimes
 from diplex_core.sim.batch import Work, ending
-from diplex_core.sim.speech import share, steps_taken
+from diplex_core.sim.speech import odds_of, share, steps_taken
 from diplex_core.sim.sums import sums_of
 from diplex_core.words import Blocks, Claim, EndReason, Seconds, Slots, Tokens
 
@@ -125,7 +126,8 @@ class Runs:
         self.claimed: Blocks = 0
         self.due: Seconds | None = None
         self._sums = sums_of(times)
-        self._draft, self._acceptance = times.draft_tokens, times.acceptance
+        self._draft = times.draft_tokens
+        self._odds = odds_of(times.draft_tokens, times.acceptance)
         self._block_tokens = block_tokens
         self._prefill_budget = prefill_budget
         self._seed = seed
@@ -405,9 +407,7 @@ class Runs:
             rate: float = 1
             if self._draft:
                 start = work.from_index
-                steps = steps_taken(
-                    self._seed, work.digest, choice, start, last, self._draft, self._acceptance
-                )
+                steps = steps_taken(self._seed, work.digest, choice, start, last, self._odds)
                 rate = tokens / steps
             voice = _Voice(running, tokens, rate, since + steps, end)
             running.voices.append(voice)

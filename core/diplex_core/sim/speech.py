@@ -4,7 +4,9 @@ The same prompt gives the same words on every path, worker and attempt, so a los
 shows in the text itself. Words are two short syllables: 4,096 of them, and a token's id is its word's number.
 """
 
+from bisect import bisect_right
 from hashlib import blake2b
+from math import ceil
 from typing import Final
 
 from diplex_core.words import Tokens
@@ -12,6 +14,9 @@ from diplex_core.words import Tokens
 SHORTEST: Final[Tokens] = 64
 LONGEST: Final[Tokens] = 256
 """An answer that nobody asked to be of a certain length ends by itself within these."""
+
+MOST_DRAWN: Final = 256
+"""Steps of one answer whose drafts are drawn one by one where an answer's end is foreseen."""
 
 _SYLLABLES: Final = tuple(start + end for start in "bdfghjklmnprstvz" for end in ("a", "e", "i", "o"))
 WORDS: Final = tuple(first + second for first in _SYLLABLES for second in _SYLLABLES)
@@ -52,29 +57,33 @@ def drawn(seed: int, digest: int, choice: int, index: int) -> float:
     return share(seed, _mixed(digest + choice * _CHOICE + index * _INDEX))
 
 
-def steps_taken(
-    seed: int, digest: int, choice: int, start: Tokens, end: Tokens, draft: Tokens, acceptance: float
-) -> int:
-    """Steps in which an engine that drafts ahead says the tokens from one place to another, by `drawn`.
+def odds_of(draft: Tokens, acceptance: float) -> tuple[float, ...]:
+    """How often so many drafts of a chain are right, from all of them down to the first alone."""
+    return tuple(acceptance**ahead for ahead in range(draft, 0, -1))
 
-    A step says the tokens drafted right, and one more: its first wrong one, corrected, or the one behind.
+
+def drafts_right(seed: int, digest: int, choice: int, index: int, odds: tuple[float, ...]) -> Tokens:
+    """Drafted tokens before the first wrong one, of a step that begins at this place: one draw decides."""
+    return len(odds) - bisect_right(odds, drawn(seed, digest, choice, index))
+
+
+def steps_taken(
+    seed: int, digest: int, choice: int, start: Tokens, end: Tokens, odds: tuple[float, ...]
+) -> int:
+    """Steps in which an engine that drafts ahead says the tokens from one place to another.
 
     Args:
         end: the place behind the last token.
-        draft: tokens that each step drafts; `acceptance`: how often each is right.
+        odds: as `odds_of` gives them.
+    Returns:
+        Exactly what `drafts_right` comes to, step by step, for the first `MOST_DRAWN` steps; from there on
+        what is left of the answer at the mean.
     """
-    right = int(acceptance * 2.0**64)
-    place = digest + choice * _CHOICE + start * _INDEX
-    salt, steps, ahead = seed * 0xBF58476D1CE4E5B9, 0, 0
-    for _ in range(end - start):
-        if ahead == draft:
-            steps, ahead = steps + 1, 0  # all were right, and this one comes on top
-        elif _mixed(salt + _mixed(place)) < right:
-            ahead += 1
-        else:
-            steps, ahead = steps + 1, 0
-        place += _INDEX
-    return steps + (ahead > 0)
+    index, steps = start, 0
+    while index < end and steps < MOST_DRAWN:
+        index += 1 + drafts_right(seed, digest, choice, index, odds)
+        steps += 1
+    return steps + ceil(max(0, end - index) / (1.0 + sum(odds)))
 
 
 def cut_at_stop(digest: int, choice: int, most: Tokens, stop: tuple[str, ...]) -> tuple[Tokens, int] | None:
