@@ -114,6 +114,8 @@ def requests(
     panel.set_xlim(left=0)
     top = max([1, *(max(look[1], look[2]) for look in looks)])
     panel.set_ylim(-0.14 * top, 1.05 * top)
+    # Below nought only the marks of arrivals stand.
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}" if value >= 0 else ""))
     panel.plot(fine, [-0.05 * top] * len(fine), "|", color="#555555", markersize=6, alpha=0.6)
     panel.plot(not_fine, [-0.10 * top] * len(not_fine), "|", color=_MISSED, markersize=6)
     handles, _ = panel.get_legend_handles_labels()

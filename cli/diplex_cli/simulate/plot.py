@@ -23,6 +23,7 @@ from diplex_core.words import Seconds
 
 _MOST_STRIPS: Final = 12
 _MOST_FAULTS_NAMED: Final = 24
+_THICK: Final = 40
 _MOMENTS: Final = 512
 _FAULT: Final = "#B00020"
 _MOMENT: Final[Any] = {"color": _FAULT, "linestyle": "--", "linewidth": 0.9}
@@ -194,17 +195,19 @@ def _heat(below: SubFigure, shares: _Shares, faults: Sequence[Fault]) -> None:
                 width = min(_until(fault), shares.end) - fault.at
                 frame = Rectangle((fault.at, row), width, 1, fill=False, edgecolor=_FAULT, linewidth=1.3)
                 panel.add_patch(frame)
-                _name(panel, fault, fault.at, row + 0.5, "data")
+                # A thin row has its name before it, not over it.
+                _name(panel, fault, fault.at, row + 0.5, "data", before=rows > _THICK)
 
 
-def _name(panel: Axes, fault: Fault, at: Seconds, height: float, unit: str) -> None:
+def _name(panel: Axes, fault: Fault, at: Seconds, height: float, unit: str, *, before: bool = False) -> None:
     """What went wrong, legible on any ground."""
     said = f"{type(fault).__name__.lower()} {fault.worker}"
     if isinstance(fault, Slow):
         said += f", {fault.factor:g} times"
     panel.annotate(
-        said, (at, height), xytext=(3, 0), xycoords=("data", unit), textcoords="offset points",
-        fontsize=7.5, color=_FAULT, va="top" if unit != "data" else "center",
+        said, (at, height), xytext=(-4 if before else 3, 0), xycoords=("data", unit),
+        textcoords="offset points", fontsize=7.5, color=_FAULT, ha="right" if before else "left",
+        va="top" if unit != "data" else "center",
         bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.6},
     )  # fmt: skip
 

@@ -55,14 +55,14 @@ def line(total: int, ended: dict[Ending, int], now: Seconds, passed: Seconds) ->
     """At most a hundred columns: a bar of what is over, virtual time, the rate, and how long it will take.
 
     >>> line(1000, {Ending.COMPLETED: 240, Ending.REJECTED: 10, Ending.FAILED: 0}, 12.5, 2.0)
-    '████░░░░░░░░░░░░ 250/1,000 over · 10 rejected · 12.5 s simulated, 6.2 in one · 125/s · 6 s left'
+    '████░░░░░░░░░░░░ 250/1,000 over · 10 rejected · at 12.5 s · 125/s · 6 s left'
     """
     over = sum(ended.values())
     share = over / total if total else 1.0
     bar = ("█" * round(share * _BAR)).ljust(_BAR, "░")
     words = [f"{bar} {over:,}/{total:,} over"]
     words += [f"{ended[ending]:,} {ending}" for ending in (Ending.REJECTED, Ending.FAILED) if ended[ending]]
-    words.append(f"{now:,.1f} s simulated, {now / passed:,.1f} in one")
+    words.append(f"at {now:,.1f} s")
     if over:
         words += [f"{over / passed:,.0f}/s", f"{_span(passed * (total - over) / over)} left"]
     said = " · ".join(words)

@@ -25,7 +25,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_it_says_what_is_over_how_late_it_is_and_how_long_it_will_take():
     ended = {Ending.COMPLETED: 240, Ending.REJECTED: 10, Ending.FAILED: 0}
     assert line(1000, ended, 12.5, 2.0) == (
-        "████░░░░░░░░░░░░ 250/1,000 over · 10 rejected · 12.5 s simulated, 6.2 in one · 125/s · 6 s left"
+        "████░░░░░░░░░░░░ 250/1,000 over · 10 rejected · at 12.5 s · 125/s · 6 s left"
     )
     huge = dict.fromkeys(Ending, 100_000_000)
     assert len(line(10**9, huge, 1e7, 1e6)) <= 100
