@@ -215,6 +215,8 @@ class Admission:
         if not self.ready:
             self._anew = True  # when it is
             return
+        if not self.waiting:
+            return
         for queue in self.waiting.queues():
             while (head := queue.head) is not None:
                 opened = self._index.opened
@@ -471,8 +473,7 @@ class Admission:
         if worker.known is None:
             self._out.append(Redial(worker.name, "the first report did not say what the worker is"))
             return
-        was = worker.openness
-        worker.note(report, now)
+        opens = worker.note(report, now)
         facts = worker.facts
         held_blocks = max(report.used_blocks, report.observed_blocks or 0)
         if held_blocks > facts.capacity_blocks or report.used_slots > facts.capacity_slots:
@@ -485,8 +486,7 @@ class Admission:
             self._reconcile(worker, {held.claim for held in report.held}, now)
             theirs = report.used_blocks - report.foreign_blocks
             self.drift_max = max(self.drift_max, abs(theirs - worker.ledger.held_blocks))
-        worker.note_residents(report)
-        if worker.openness != was:
+        if worker.note_others(report) or opens:
             self._opens(worker)
         if report.full:
             self._index.touched(worker)  # it may have another bit by now

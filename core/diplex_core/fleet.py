@@ -145,11 +145,6 @@ class Worker:
         return self.shelf.bit if self.shelf is not None else 0
 
     @property
-    def openness(self) -> tuple[object, ...]:
-        """What of a report may let more requests in than before, claims apart."""
-        return (self.trouble, self.known, self.ledger.blocks.foreign, self.ledger.slots.foreign)
-
-    @property
     def state(self) -> str:
         if self.known is None:
             return "down" if self.given_up else "connecting"
@@ -159,8 +154,15 @@ class Worker:
             return "down"
         return "draining" if self.draining else "up"
 
-    def note(self, report: Report, now: Seconds) -> None:
-        """Take over the figures of a report; claims are admission's business."""
+    def note(self, report: Report, now: Seconds) -> bool:
+        """Take over the figures of a report; claims are admission's business. True: it takes requests now and
+        did not, or the other way round."""
+        changes = (
+            not self.linked
+            or self.given_up
+            or report.engine_problem != self.engine_problem
+            or report.draining != self.draining
+        )
         self.linked, self.given_up, self.problem = True, False, ""
         self.last_number = report.number
         self.reported_at = now
@@ -170,16 +172,20 @@ class Worker:
         self.engine_problem = report.engine_problem
         self.draining = report.draining
         self.peak_blocks, self.peak_slots = report.peak_blocks, report.peak_slots
-        self.ledger.blocks.foreign = report.foreign_blocks
-        self.ledger.slots.foreign = report.foreign_slots
         self.ledger.prefill.foreign = report.foreign_prefill_tokens
         self.ledger.observed = report.observed_blocks
+        return changes
 
-    def note_residents(self, report: Report) -> None:
-        """Take over which prefix blocks are resident. Pinned ones beyond this account's are others'."""
+    def note_others(self, report: Report) -> bool:
+        """Take over which prefix blocks are resident, and what others hold, once its claims are read. True:
+        they hold more or less than before. Pinned blocks beyond this account's are others'."""
+        ledger = self.ledger
         if report.full:
-            self.ledger.resident_is(report.stored)
-        else:
-            self.ledger.removed(report.removed)
-            self.ledger.stored(report.stored)
-        self.ledger.blocks.foreign += max(0, report.pinned_blocks - self.ledger.blocks.pinned)
+            ledger.resident_is(report.stored)
+        elif report.removed or report.stored:
+            ledger.removed(report.removed)
+            ledger.stored(report.stored)
+        blocks = report.foreign_blocks + max(0, report.pinned_blocks - ledger.blocks.pinned)
+        changes = blocks != ledger.blocks.foreign or report.foreign_slots != ledger.slots.foreign
+        ledger.blocks.foreign, ledger.slots.foreign = blocks, report.foreign_slots
+        return changes

@@ -18,7 +18,7 @@ The invariant over everybody is the worker's own (`diplex_core.pool`). Claims ar
 one twice does nothing.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,7 +67,8 @@ class Axis:
 
     @property
     def free(self) -> int:
-        return max(0, self.capacity - self.own - self.stray - self.foreign)
+        held = self.reserved + self.pinned + self.reclaiming + self.guard + self.stray + self.foreign
+        return self.capacity - held if held < self.capacity else 0
 
     def move(self, charge: Charge, amount: int) -> None:
         """Add `amount` (negative: take away) to the sum in which this charge is counted."""
@@ -114,7 +115,7 @@ class PoolLedger:
     def cached(self) -> Blocks:
         return self._resident.cached
 
-    def hits(self, hashes: Iterable[BlockHash]) -> tuple[BlockHash, ...]:
+    def hits(self, hashes: Sequence[BlockHash]) -> tuple[BlockHash, ...]:
         """The leading blocks of a prompt that are resident here: a prefix ends at its first miss."""
         return self._resident.leading(hashes)
 
@@ -122,9 +123,10 @@ class PoolLedger:
     def room(self) -> float:
         """The share of the pool that is free, on the scarcer of blocks and slots."""
         blocks, slots = self.blocks, self.slots
-        of_blocks = blocks.free / blocks.capacity if blocks.capacity else 0.0
-        of_slots = slots.free / slots.capacity if slots.capacity else 0.0
-        return min(of_blocks, of_slots)
+        if not blocks.capacity or not slots.capacity:
+            return 0.0
+        of_blocks, of_slots = blocks.free / blocks.capacity, slots.free / slots.capacity
+        return of_blocks if of_blocks < of_slots else of_slots
 
     @property
     def axes(self) -> tuple[Axis, Axis, Axis]:

@@ -117,18 +117,28 @@ class Prefixes:
     def keeps(self, block: BlockHash, bit: int) -> bool:
         return bool(self._holders.get(block, 0) & bit)
 
-    def add(self, block: BlockHash, bit: int) -> None:
+    def take_in(self, hashes: Iterable[BlockHash], bit: int) -> list[BlockHash]:
         self._asked = None
-        others = self._holders.get(block)
-        self._holders[block] = bit if others is None else others | bit
+        holders, new = self._holders, []
+        for block in hashes:
+            others = holders.get(block, 0)
+            if not others & bit:
+                holders[block] = others | bit if others else bit
+                new.append(block)
+        return new
 
-    def discard(self, block: BlockHash, bit: int) -> None:
+    def let_go(self, hashes: Iterable[BlockHash], bit: int) -> list[BlockHash]:
         self._asked = None
-        left = self._holders.get(block, 0) & ~bit
-        if left:
-            self._holders[block] = left
-        else:
-            self._holders.pop(block, None)
+        holders, gone = self._holders, []
+        for block in hashes:
+            having = holders.get(block, 0)
+            if having & bit:
+                if having == bit:
+                    del holders[block]
+                else:
+                    holders[block] = having ^ bit
+                gone.append(block)
+        return gone
 
 
 class Shelf:
@@ -155,25 +165,24 @@ class Shelf:
         """How many of a prompt's leading blocks the worker has."""
         return self._prefixes.leading(hashes).of(self.bit)
 
-    def add(self, block: BlockHash) -> None:
-        if block not in self:
-            self._count += 1
-            self._prefixes.add(block, self.bit)
+    def take_in(self, hashes: Iterable[BlockHash]) -> list[BlockHash]:
+        """The worker keeps these too; answers which it did not before."""
+        new = self._prefixes.take_in(hashes, self.bit)
+        self._count += len(new)
+        return new
 
-    def discard(self, block: BlockHash) -> None:
-        if block in self:
-            self._count -= 1
-            self._prefixes.discard(block, self.bit)
+    def let_go(self, hashes: Iterable[BlockHash]) -> list[BlockHash]:
+        """The worker keeps these no longer; answers which it did before."""
+        gone = self._prefixes.let_go(hashes, self.bit)
+        self._count -= len(gone)
+        return gone
 
     def become(self, hashes: Iterable[BlockHash]) -> None:
         """These and no others. Where none is gone, nothing is written anew."""
-        kept = set(hashes)
-        new = [block for block in kept if block not in self]
-        if len(kept) - len(new) != self._count:
+        kept, keeps, bit = set(hashes), self._prefixes.keeps, self.bit
+        if sum(1 for block in kept if keeps(block, bit)) != self._count:
             self.clear()
-            new = list(kept)
-        for block in new:
-            self.add(block)
+        self.take_in(kept)
 
     def clear(self) -> None:
         """The worker keeps nothing: it is lost, or has started anew."""

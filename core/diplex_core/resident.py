@@ -4,7 +4,7 @@ The router's ledger and the worker's pool count them alike: a block that any cla
 once, whoever else uses it; one that nobody uses is cached, may be evicted at any time, and is free.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from diplex_core.words import BlockHash, Blocks
@@ -16,16 +16,36 @@ class Kept(Protocol):
 
     def __contains__(self, block: object, /) -> bool: ...
     def __len__(self) -> int: ...
-    def add(self, block: BlockHash, /) -> None: ...
-    def discard(self, block: BlockHash, /) -> None: ...
+    def take_in(self, hashes: Iterable[BlockHash], /) -> list[BlockHash]:
+        """It keeps these too; answers which it did not before."""
+
+    def let_go(self, hashes: Iterable[BlockHash], /) -> list[BlockHash]:
+        """It keeps these no longer; answers which it did before."""
+
     def become(self, hashes: Iterable[BlockHash], /) -> None:
-        """These and no others."""
+        """It keeps these and no others."""
+
+    def leading(self, hashes: Sequence[BlockHash], /) -> Blocks:
+        """How many of a prompt's blocks it keeps before the first that it does not."""
 
 
 class _Alone(set[BlockHash]):
+    def take_in(self, hashes: Iterable[BlockHash], /) -> list[BlockHash]:
+        new = [block for block in dict.fromkeys(hashes) if block not in self]
+        self.update(new)
+        return new
+
+    def let_go(self, hashes: Iterable[BlockHash], /) -> list[BlockHash]:
+        gone = [block for block in dict.fromkeys(hashes) if block in self]
+        self.difference_update(gone)
+        return gone
+
     def become(self, hashes: Iterable[BlockHash], /) -> None:
         self.clear()
         self.update(hashes)
+
+    def leading(self, hashes: Sequence[BlockHash], /) -> Blocks:
+        return next((at for at, block in enumerate(hashes) if block not in self), len(hashes))
 
 
 class Resident:
@@ -58,14 +78,9 @@ class Resident:
     def users(self, block: BlockHash) -> int:
         return self._users.get(block, 0)
 
-    def leading(self, hashes: Iterable[BlockHash]) -> tuple[BlockHash, ...]:
+    def leading(self, hashes: Sequence[BlockHash]) -> tuple[BlockHash, ...]:
         """The leading blocks of a prompt that can be hit: a prefix ends at its first miss."""
-        found = []
-        for block in hashes:
-            if block not in self.kept:
-                break
-            found.append(block)
-        return tuple(found)
+        return tuple(hashes[: self.kept.leading(hashes)])
 
     def newly_pinned(self, hits: Iterable[BlockHash]) -> Blocks:
         """How many of these nobody uses yet: what one more claim on them would cost."""
@@ -88,17 +103,15 @@ class Resident:
 
     def stored(self, hashes: Iterable[BlockHash]) -> None:
         """The engine keeps these from now on."""
-        for block in hashes:
-            if block not in self.kept:
-                self.kept.add(block)
-                self._leaving -= block in self._users
+        new = self.kept.take_in(hashes)
+        if self._leaving:
+            self._leaving -= sum(1 for block in new if block in self._users)
 
     def removed(self, hashes: Iterable[BlockHash]) -> None:
         """The engine evicted these. One that a claim uses stays pinned to its end, but is hit no more."""
-        for block in hashes:
-            if block in self.kept:
-                self.kept.discard(block)
-                self._leaving += block in self._users
+        gone = self.kept.let_go(hashes)
+        if self._users:
+            self._leaving += sum(1 for block in gone if block in self._users)
 
     def only(self, hashes: Iterable[BlockHash]) -> None:
         """The engine keeps these and no others."""

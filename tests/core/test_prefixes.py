@@ -29,7 +29,7 @@ def test_of_a_prompt_that_nobody_has_seen_nobody_has_anything() -> None:
 
 def test_what_was_evicted_is_no_longer_found() -> None:
     prefixes, (one, two) = shelves((1, 2), (1, 2))
-    one.discard(2)
+    one.let_go([2])
     leading = prefixes.leading((1, 2))
     assert (leading.of(one.bit), leading.of(two.bit)) == (1, 2)
 
@@ -37,10 +37,10 @@ def test_what_was_evicted_is_no_longer_found() -> None:
 def test_a_worker_that_is_lost_has_nothing_and_another_block_of_it_is_not_mistaken_for_an_old_one() -> None:
     prefixes, (one, two) = shelves((1, 2), (1,))
     one.clear()
-    one.add(2)
+    one.take_in([2])
     leading = prefixes.leading((1, 2))
     assert (leading.of(one.bit), leading.of(two.bit)) == (0, 1)
-    one.add(1)
+    one.take_in([1])
     assert prefixes.leading((1, 2)).of(one.bit) == 2
 
 
@@ -64,7 +64,8 @@ def test_a_list_that_lacks_nothing_keeps_the_workers_bit() -> None:
 
 blocks = st.lists(st.integers(1, 9), max_size=6)
 deeds = st.lists(
-    st.tuples(st.sampled_from(("add", "discard", "become", "clear")), st.integers(0, 3), blocks), max_size=40
+    st.tuples(st.sampled_from(("take_in", "let_go", "become", "clear")), st.integers(0, 3), blocks),
+    max_size=40,
 )
 
 
@@ -76,10 +77,12 @@ def test_it_says_what_a_set_for_each_worker_would(
     naive: list[set[int]] = [set() for _ in found]
     for what, which, hashes in done:
         match what:
-            case "add" | "discard":
-                for block in hashes:
-                    getattr(found[which], what)(block)
-                    getattr(naive[which], what)(block)
+            case "take_in":
+                assert set(found[which].take_in(hashes)) == set(hashes) - naive[which]
+                naive[which] |= set(hashes)
+            case "let_go":
+                assert set(found[which].let_go(hashes)) == set(hashes) & naive[which]
+                naive[which] -= set(hashes)
             case "become":
                 found[which].become(hashes)
                 naive[which] = set(hashes)

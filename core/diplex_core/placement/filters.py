@@ -1,12 +1,14 @@
 """The filters. The first group says what a pool is, and rarely changes; the second, how it is now."""
 
+from diplex_core.events import WorkerFacts
 from diplex_core.placement.rules import PoolView, Wish, Word, filter_, need_on, output_with
-from diplex_core.words import Seconds
+from diplex_core.words import Blocks, Seconds
 
 # These look at a request's model, tier and tenant and at a worker's facts, and at no size.
 BY_RULE = ("model", "pattern", "tier", "tenant", "can_resume")
 # Objections of these never go away by waiting either: they look at a request's size, and at facts.
-LASTING = (*BY_RULE, "context_fits", "pool_fits", "slots_fit")
+BY_SIZE = ("context_fits", "pool_fits", "slots_fit")
+LASTING = (*BY_RULE, *BY_SIZE)
 # Objections of these may.
 PASSING = ("healthy", "kv_fits", "slot_free")
 # Objections of these too; they are asked where a tier names them.
@@ -73,6 +75,15 @@ def slots_fit(wish: Wish, pool: PoolView) -> Word:
     """The engine runs as many sequences at once as the request has choices."""
     have = pool.facts.capacity_slots
     return None if wish.choices <= have else f"needs {wish.choices} sequence slots, the engine has {have}"
+
+
+def ever_fits(wish: Wish, facts: WorkerFacts, blocks: Blocks) -> bool:
+    """What the three above say together; `blocks`: what it needs where nothing is resident."""
+    return (
+        (not facts.context or wish.prompt + output_with(wish, facts) <= facts.context)
+        and blocks <= facts.usable_blocks
+        and wish.choices <= facts.capacity_slots
+    )
 
 
 @filter_("healthy")

@@ -329,12 +329,12 @@ class Index:
 
     def groups(self, packages: Packages) -> Sequence[Group]:
         """The workers of some packages by kind, as they are now."""
-        self._settle()
+        self.settle()
         return list(self._view(packages).groups.values())
 
     def of(self, packages: Packages) -> Mapping[int, Group]:
         """The group of each worker of some packages."""
-        self._settle()
+        self.settle()
         return self._view(packages).of
 
     def standing(self, packages: Packages, now: Seconds) -> list[Member]:
@@ -357,7 +357,8 @@ class Index:
                 view.take_in(self._members[who], self._kinds[who])
         return view
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Take over what was said to have changed."""
         if not self._touched:
             return
         for view in self._views.values():

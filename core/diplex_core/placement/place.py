@@ -87,6 +87,14 @@ class Choice:
     able: bool = False
 
 
+class Bounded(NamedTuple):
+    """Places, among a tier's scorers, of those whose word an index knows beforehand; `None`: switched off."""
+
+    preferred_pattern: int | None
+    prefix: int | None
+    room: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class TierRules:
     """One tier's rules, looked up by name once."""
@@ -97,11 +105,7 @@ class TierRules:
     scorers: tuple[Scorer, ...]
     weights: Mapping[str, float]
     weighing: tuple[float, ...]
-    places: Mapping[str, int]
-
-    def place_of(self, scorer: str) -> int | None:
-        """Of a scorer among all of them; `None`: it is switched off."""
-        return self.places.get(scorer)
+    bounded: Bounded
 
     def look(self, wish: Wish, pool: PoolView) -> Look:
         """What all scorers say of a pool that no filter objects to."""
@@ -134,7 +138,10 @@ class Placement:
         self.thorough = thorough
         self.looks = looks
         self.lasting = tuple((name, FILTERS[name]) for name in lasting)
-        self.by_size = tuple(rule for name, rule in self.lasting if name not in filters.BY_RULE)
+        self.by_rule = tuple(rule for name, rule in self.lasting if name in filters.BY_RULE)
+        self.by_size = tuple(
+            rule for name, rule in self.lasting if name not in (*filters.BY_RULE, *filters.BY_SIZE)
+        )
         self._passing = tuple(passing)
         self._weights = dict(weights)
         self._by_tier: dict[str, TierRules] = {}
@@ -186,6 +193,7 @@ class Placement:
             weights = {
                 name: weight for name, weight in (self._weights | dict(tier.scorers)).items() if weight
             }
+            names = list(weights)
             passing = tuple((name, FILTERS[name]) for name in (*self._passing, *tier.own_filters))
             known = self._by_tier[tier.name] = TierRules(
                 tier,
@@ -194,6 +202,6 @@ class Placement:
                 tuple(SCORERS[name] for name in weights),
                 weights,
                 tuple(weights.values()),
-                {name: place for place, name in enumerate(weights)},
+                Bounded(*(names.index(name) if name in weights else None for name in Bounded._fields)),
             )
         return known

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol, TypeAlias
 
 from diplex_core.events import WorkerFacts
 from diplex_core.ledger import PoolLedger
+from diplex_core.once import once
 from diplex_core.words import (
     BlockHash,
     Blocks,
@@ -49,12 +49,12 @@ class Wish:
     def waited(self) -> Seconds:
         return self.now - self.arrived
 
-    @cached_property
+    @once
     def promise(self) -> Promise:
         """What its tier promises for its model."""
         return self.tier.promise_for(self.model)
 
-    @cached_property
+    @once
     def ttft_target(self) -> Seconds | None:
         target = self.promise.ttft_p95
         return None if target is None else target.at(self.prompt - self.produced)
@@ -107,7 +107,7 @@ def need_on(wish: Wish, pool: PoolView) -> Need:
     output, own = output_with(wish, facts), whole(wish, facts)
     if not wish.block_hashes:
         return Need(max(own, wish.least_blocks), wish.choices, output)
-    hits = pool.ledger.hits(wish.block_hashes[: wish.prompt // facts.block_tokens])
+    hits = pool.ledger.hits(wish.block_hashes)[: wish.prompt // facts.block_tokens]
     own -= len(hits)
     # A worker that needs more than this had fewer of them cached: count on as many fewer.
     fewer = max(0, wish.least_blocks - own)

@@ -22,10 +22,10 @@ from math import inf
 from operator import attrgetter, mul
 from typing import Final, Protocol, TypeAlias
 
-from diplex_core.placement.filters import BY_RULE, PATIENCE
+from diplex_core.placement.filters import PATIENCE, ever_fits
 from diplex_core.placement.index import Group, Index, Member, Vain
 from diplex_core.placement.place import Choice, Look, Placement, TierRules, Words
-from diplex_core.placement.rules import SCORERS, Wish, need_on, whole
+from diplex_core.placement.rules import Wish, need_on, whole
 from diplex_core.prefixes import NOTHING
 from diplex_core.words import Blocks, Seconds
 
@@ -67,7 +67,7 @@ class _Search:
         self.key: Key = (-inf, 0)
 
     def run(self, only: Sequence[Member] | None) -> Choice:
-        lanes = [_Lane(self, group) for group in self._groups()]
+        lanes = self._lanes()
         if only is not None:
             self._try(only, lanes)
         else:
@@ -79,20 +79,30 @@ class _Search:
                     self._try_sooner(lanes)
             if self.best is None:
                 self._hear_some()
-        return Choice(self.best, Words(self.looks), any(lane.group.stands for lane in lanes))
+        able = self.best is None and any(lane.group.stands for lane in lanes)
+        return Choice(self.best, Words(self.looks), able)
 
-    def _groups(self) -> list[Group]:
+    def _lanes(self) -> "list[_Lane]":
         """The kinds of workers that could take the wish at some time, going by their largest pool."""
-        wish, index, packages = self.wish, self.index, self.wish.tenant.packages
-        groups = index.groups(packages)
+        placement, wish, index = self.placement, self.wish, self.index
+        packages = wish.tenant.packages
+        index.settle()
         what = (wish.model, wish.tier.name, packages, wish.produced > 0)
         known = index.allowed.get(what)
         if known is None or known[0] is not wish.tier:
-            by_rule = [rule for name, rule in self.placement.lasting if name in BY_RULE]
-            allowed = [group for group in groups if not any(rule(wish, group.largest) for rule in by_rule)]
+            groups = index.groups(packages)
+            allowed = [g for g in groups if not any(rule(wish, g.largest) for rule in placement.by_rule)]
             known = index.allowed[what] = wish.tier, allowed
-        by_size = self.placement.by_size
-        return [group for group in known[1] if not any([rule(wish, group.largest) for rule in by_size])]
+        lanes = []
+        for group in known[1]:
+            facts = group.largest.facts
+            blocks = max(whole(wish, facts), wish.least_blocks)
+            if not ever_fits(wish, facts, blocks):
+                continue
+            if placement.by_size and any(rule(wish, group.largest) for rule in placement.by_size):
+                continue
+            lanes.append(_Lane(self, group, blocks))
+        return lanes
 
     def _try(self, members: Iterable[Member], lanes: "list[_Lane]") -> None:
         """Look at these."""
@@ -211,30 +221,27 @@ class _Lane:
         floor: who has less of the pool free has no room for it.
     """
 
-    def __init__(self, search: _Search, group: Group) -> None:
-        wish, facts = search.wish, group.largest.facts
+    def __init__(self, search: _Search, group: Group, blocks: Blocks) -> None:
+        wish, rules = search.wish, search.rules
         self.search = search
         self.group = group
-        self.blocks: Blocks = max(whole(wish, facts), wish.least_blocks)
+        self.blocks = blocks
+        self.key: Key = (inf, 0)
         # Where a pool leaves less than the tier's cap, the wish shrinks to it: each is to be counted itself.
         self._alike = wish.stated or group.least_tokens >= wish.prompt + wish.max_tokens
-        self.key: Key = (inf, 0)
         self._at = 0  # in the order by room, of the first that was not looked at
         self._left = inf if search.thorough else search.placement.looks
         self._turn = 0
-        rules = search.rules
-        self._weighing, self._scores = rules.weighing, [1.0] * len(rules.weighing)
-        self._room, self._prefix = rules.place_of("room"), rules.place_of("prefix")
-        if (pattern := rules.place_of("preferred_pattern")) is not None:
-            self._scores[pattern] = SCORERS["preferred_pattern"](wish, group.largest)
+        self._scores = [1.0] * len(rules.scorers)
+        if (place := rules.bounded.preferred_pattern) is not None:
+            self._scores[place] = rules.scorers[place](wish, group.largest)
         self.holders: list[_Holder] = []
         shallow = self._find_holders() if search.leading.levels else 0
-        self._share = self._share_of(shallow)
+        self._share = self._share_of(shallow) if shallow else 0.0
+        self.floor = 0.0
         if self._alike:
-            least = max(self.blocks - shallow, 1) / group.most_blocks
-            self.floor = min(least, wish.choices / facts.capacity_slots)
-        else:
-            self.floor = 0.0
+            least = max(blocks - shallow, 1) / group.most_blocks
+            self.floor = min(least, wish.choices / group.kind.capacity_slots)
 
     def has_room(self, member: Member) -> bool:
         """Nothing stands against it but what the tier's own filters may say."""
@@ -251,11 +258,12 @@ class _Lane:
 
     def bound(self, room: float, share: float) -> float:
         """The total of one that keeps all promises: summed up as scores are, so that equals are equal."""
-        if self._room is not None:
-            self._scores[self._room] = room
-        if self._prefix is not None:
-            self._scores[self._prefix] = share
-        total: float = sum(map(mul, self._weighing, self._scores))
+        scores, bounded = self._scores, self.search.rules.bounded
+        if bounded.room is not None:
+            scores[bounded.room] = room
+        if bounded.prefix is not None:
+            scores[bounded.prefix] = share
+        total: float = sum(map(mul, self.search.rules.weighing, scores))
         return total
 
     def advance(self) -> bool:
