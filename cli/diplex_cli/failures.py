@@ -35,6 +35,7 @@ _EXPECTED: Final[Mapping[tuple[str, str], int]] = MappingProxyType(
         (__name__, "UsageError"): WRONG_USAGE,
         (__name__, "NotFine"): NOT_FINE,
         ("diplex_core.config.faults", "ConfigErrors"): WRONG_USAGE,
+        ("diplex_core.plan.deployment", "Unplannable"): WRONG_USAGE,
         ("diplex_cli.reader", "FileFault"): WRONG_USAGE,
         ("diplex.wire.serving", "PortTaken"): WRONG_USAGE,
         ("diplex_workers.launch.weights", "WeightsMissing"): WRONG_USAGE,
