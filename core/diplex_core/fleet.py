@@ -112,8 +112,7 @@ class Worker:
     def load(self, now: Seconds) -> Load:
         """What is on it now. Where claims will not grow, they are counted at their full size."""
         blocks, slots, prefill = self.ledger.axes
-        sequences = slots.own + slots.stray + slots.foreign
-        tokens = (blocks.own - blocks.guard + blocks.stray + blocks.foreign) * self.facts.block_tokens
+        sequences, tokens = slots.used, blocks.used * self.facts.block_tokens
         guests = self.guests
         context = tokens / sequences if sequences else 0.0
         load = Load(sequences, guests.unread, context, guests.backlog(now), guests.intake(now))

@@ -11,7 +11,7 @@ leases are forgotten; a claim of one may stay charged until its worker confirms 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import IntEnum, auto
 from types import MappingProxyType
 from typing import Final
 
@@ -20,7 +20,7 @@ from diplex_core.placement.rules import Wish
 from diplex_core.words import Claim, Rules, Seconds
 
 
-class State(Enum):
+class State(IntEnum):
     WAITING = auto()
     GRANTED = auto()
     RUNNING = auto()
@@ -28,7 +28,7 @@ class State(Enum):
     CLOSED = auto()
 
 
-class Turn(Enum):
+class Turn(IntEnum):
     """What turns a lease's life."""
 
     GRANT = auto()  # room was found
@@ -81,10 +81,14 @@ class Lease:
     queued: Seconds = 0.0  # from its arrival to its last grant
     first_token: Seconds | None = None  # when its first token came, of all attempts
     predicted_ttft: Seconds | None = None  # by its first grant
+    _claim: Claim | None = None
 
     @property
     def claim(self) -> Claim:
-        return Claim(self.lease_id, self.attempt)
+        claim = self._claim
+        if claim is None or claim.attempt != self.attempt:
+            claim = self._claim = Claim(self.lease_id, self.attempt)
+        return claim
 
     def turn(self, turn: Turn) -> bool:
         """Take a turn; False where the table knows no such turn in this state, which changes nothing."""

@@ -70,6 +70,11 @@ class Axis:
         held = self.reserved + self.pinned + self.reclaiming + self.guard + self.stray + self.foreign
         return self.capacity - held if held < self.capacity else 0
 
+    @property
+    def used(self) -> int:
+        """By anybody, as far as this account knows."""
+        return self.reserved + self.pinned + self.reclaiming + self.stray + self.foreign
+
     def move(self, charge: Charge, amount: int) -> None:
         """Add `amount` (negative: take away) to the sum in which this charge is counted."""
         if charge.stray:

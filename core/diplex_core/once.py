@@ -7,7 +7,7 @@ T = TypeVar("T")
 Self = TypeVar("Self", bound="once[Any]")
 
 
-class once(Generic[T]):  # noqa: N801 - used as a decorator, beside `property`
+class once(Generic[T]):
     """A property that is worked out when first asked for, and remembered in the instance.
 
     `functools.cached_property` takes a lock for it, which costs more than most of what is worked out.

@@ -1,9 +1,9 @@
 """Why requests went where they went: the last decisions of a router, by the request's id."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from diplex_core.placement.place import Explained
 from diplex_core.placement.rules import Wish
@@ -20,8 +20,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(NamedTuple):
     """What was, or would be, decided on a request, and what each worker's rules said of it.
 
     `wish` None: the ask was refused before any worker was looked at. `reason`: why it waits or was refused.
@@ -33,7 +32,7 @@ class Explanation:
     wish: Wish | None = None
     picked: str = ""
     reason: str = ""
-    words: Mapping[str, Explained] = field(default_factory=dict)
+    words: Mapping[str, Explained] = MappingProxyType({})
 
 
 class Past:

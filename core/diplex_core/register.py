@@ -22,9 +22,7 @@ class Register:
         self._epoch = epoch
         self._last = 0
         self._by_id: dict[int, Lease] = {}
-        self._by_session: dict[
-            int, dict[int, Lease]
-        ] = {}  # by session, then by the client's number
+        self._by_session: dict[int, dict[int, Lease]] = {}  # by session, then by the client's number
 
     def get(self, lease_id: int) -> Lease | None:
         return self._by_id.get(lease_id)

@@ -72,8 +72,7 @@ class Words(Mapping[str, Explained]):
         raise KeyError(name)
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """What a placement came to.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from diplex_core.events import WorkerFacts
 from diplex_core.ledger import PoolLedger
@@ -91,8 +91,7 @@ class PoolView(Protocol):
         wish's prompt would break, as far as anybody knows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(NamedTuple):
     """What a wish costs on one pool."""
 
     blocks: Blocks
