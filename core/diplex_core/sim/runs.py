@@ -20,6 +20,7 @@ from typing import NamedTuple, TypeAlias
 
 from diplex_core.model.steps import StepTimes
 from diplex_core.sim.batch import Work, ending
+from diplex_core.sim.gaps import Gaps
 from diplex_core.sim.speech import odds_of, share, steps_taken
 from diplex_core.sim.sums import sums_of
 from diplex_core.words import Blocks, Claim, EndReason, Seconds, Slots, Tokens
@@ -145,7 +146,7 @@ class Runs:
         self._growth: float = 0  # by which an iteration adds to them
         self._ends: list[tuple[int, int, _Voice]] = []
         self._found = 0  # voices so far
-        self._gaps = _Gaps()
+        self._gaps = Gaps()
 
         # The run under way: its beginning, how many iterations, the first one's time without reading, by how
         # much each takes longer than the one before, and what it reads of the first prompt in line.
@@ -463,35 +464,6 @@ class Runs:
     def _leave(self, running: _Running) -> None:
         self.claimed -= running.claimed
         del self._running[running.work.claim]
-
-
-class _Gaps:
-    """How long iterations took, as far as one may still be somebody's longest gap: later ones are shorter."""
-
-    __slots__ = ("_ends", "_longest")
-
-    def __init__(self) -> None:
-        self._ends: list[int] = []  # iterations that were over, a run's last included
-        self._longest: list[Seconds] = []
-
-    def push(self, over: int, longest: Seconds) -> None:
-        """A run has ended, and with it so many iterations since the beginning; its longest took so long."""
-        ends, kept = self._ends, self._longest
-        while kept and kept[-1] <= longest:
-            kept.pop()
-            ends.pop()
-        kept.append(longest)
-        ends.append(over)
-
-    def clear(self) -> None:
-        """Nobody speaks."""
-        self._ends.clear()
-        self._longest.clear()
-
-    def longest(self, over: int) -> Seconds:
-        """Of the iterations after the first so many."""
-        at = bisect_right(self._ends, over)
-        return self._longest[at] if at < len(self._longest) else 0.0
 
 
 def _said(voice: _Voice, steps: int) -> Tokens:
