@@ -34,6 +34,12 @@ def remarks(planned: Deployment, patterns: tuple[Compared, ...], context: Tokens
         "Pattern B keeps two copies of the weights and gives each stream one die's bandwidth; what it buys "
         "is that long prompts of one kind never delay the streams of the other."
     )
+    if planned.weights.startswith("mx") or planned.kv_cache.startswith("mx"):
+        # TensorRT-LLM's formats: its docs/source/features/quantization.md, and KvCacheConfig.dtype.
+        yield (
+            "MX weights and an MX KV cache are the chapter's; TensorRT-LLM has neither for dense models. "
+            "What it serves on Blackwell is --weights nvfp4 --kv-cache fp8, or FP8 for both."
+        )
     if context > planned.model.context:
         yield (
             f"{planned.model.name} is set up for {planned.model.context:,} tokens; {context:,} need its "
