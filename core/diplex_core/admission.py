@@ -262,7 +262,7 @@ class Admission:
 
     def _standing(self, wish: Wish, now: Seconds) -> Sequence[Worker]:
         """By whom it is judged whether waiting helps: all, in a large fleet some that stand for them."""
-        if len(self.workers) <= self._placement.everyone:
+        if len(self.workers) <= self._placement.thorough:
             return self._known()
         standing = self._index.standing(wish.tenant.packages, now)
         return [self.workers[member.name] for member in standing]
