@@ -83,14 +83,12 @@ class Group:
         kind: what they say of themselves.
         members: by their places in the fleet.
         rooms: those that take requests and have room, by their free share made negative: roomiest first.
-        turns: how often one of them was looked at out of turn.
     """
 
     def __init__(self, kind: WorkerFacts) -> None:
         self.kind = kind
         self.members: dict[int, Member] = {}
         self.rooms = Order()
-        self.turns = 0
         self._up: set[int] = set()  # those that take requests, with or without room
         self._reads = Order()
         self._unread: set[int] = set()  # those whose place among `reads` may be another by now

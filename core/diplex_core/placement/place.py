@@ -131,7 +131,7 @@ class Placement:
         *,
         everyone: int = 8,
         thorough: int = 32,
-        looks: int = 4,
+        looks: int = 2,
     ) -> None:
         self.everyone = everyone
         self.thorough = thorough

@@ -7,8 +7,8 @@ same worker that would be picked if all were asked.
 
 Where promises break the bound is far away, and looking at all is dear. Up to `Placement.thorough` workers it
 is done. In larger fleets a few of each kind are looked at: those with the longest resident prefix, the
-roomiest, those that will first have read what they have, and some from all over the list. "The power of two
-choices" (Mitzenmacher, 2001) is why so few come near the best of all.
+roomiest, and the one that will first have read what it has. That the first of two orders come near the best
+of all is seen in benchmarks/core/README.md; nothing is left to chance.
 
 A request is not made to wait, nor refused, because the few were no use: then everyone that has room is asked,
 until one does not object. The order by room says who that is, mostly nobody. Where they all object, requests
@@ -37,8 +37,6 @@ _MANY: Final = 64
 """if no more than so many have it; else those that are looked at anyway will be among them."""
 _SOONER: Final = 8
 """So many more are looked at where the best that was seen is late, and another may not be."""
-_GOLDEN: Final = 0.6180339887498949
-"""Steps of this share of a list come to all its parts, and never near the last few."""
 
 Key: TypeAlias = tuple[float, int]
 """A total, or a bound of it, and a worker's place made negative: of equals the first of the fleet is best."""
@@ -281,18 +279,14 @@ class _Lane:
         return True
 
     def take(self) -> Member | None:
-        """In a large fleet the roomiest, then the one that will first have read all, then from anywhere."""
+        """In a large fleet in turn the roomiest, and the one that will first have read all."""
         group, seen, self._turn = self.group, self.search.seen, self._turn + 1
         self._left -= 1
-        entries = group.rooms.entries
-        who = entries[self._at][1]
-        if self.search.thorough or self._turn == 1:
-            self._at += 1
-        elif self._turn == 2:
-            who = next((other for _, other in group.reads.entries[:_FEW] if other not in seen), who)
+        who = group.rooms.entries[self._at][1]
+        if not self.search.thorough and self._turn % 2 == 0:
+            who = next((other for _, other in group.reads.entries[: self._turn] if other not in seen), who)
         else:
-            group.turns += 1
-            who = entries[int(len(entries) * (group.turns * _GOLDEN % 1.0))][1]
+            self._at += 1
         member = group.members[who]
         return member if who not in seen and self.has_room(member) else None
 
