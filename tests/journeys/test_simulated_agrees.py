@@ -1,0 +1,112 @@
+"""One configuration, one trace, twice: against a fleet that runs, and on a virtual clock. The reports agree.
+
+What is between the two is Python's own time. `--message-ms` stands for it: four messages make a time to first
+token, three the turn of a slot from one request to the next.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TRACES = ROOT / "benchmarks/traces"
+AGREE = 0.05
+ATTEMPTS = 3
+MESSAGE_MS = 1.0
+
+# Two streams at once on each package: what decides is the queue, and the slot that the one before leaves.
+QUEUES = """\
+models:
+  qwen2.5-72b-instruct: {profile: qwen2.5-72b, weights: mxfp4-mixed, kv_cache: mxfp8}
+packages:
+  pkg0: {gpu: b200, pattern: C, model: qwen2.5-72b-instruct, slots: 2, engine: {kind: sim, calibration: chapter, time_scale: 10}}
+  pkg1: {gpu: b200, pattern: A, model: qwen2.5-72b-instruct, slots: 2, engine: {kind: sim, calibration: chapter, time_scale: 10}}
+tiers:
+  interactive: {patterns: [C], ttft_p95_ms: 1500, tpot_p95_ms: 3, max_output_tokens: 2048, priority: 100}
+  bulk: {patterns: [A], deadline_s: 4, max_output_tokens: 8192}
+default_tier: bulk
+"""  # noqa: E501
+
+# Room enough: what decides is the reading of long prompts, beside the streams of others.
+READS = """\
+models:
+  qwen2.5-72b-instruct: {profile: qwen2.5-72b, weights: mxfp4-mixed, kv_cache: mxfp8}
+packages:
+  pkg0: {gpu: b200, pattern: C, model: qwen2.5-72b-instruct, engine: {kind: sim, calibration: chapter, time_scale: 1}}
+  pkg1: {gpu: b200, pattern: A, model: qwen2.5-72b-instruct, engine: {kind: sim, calibration: chapter, time_scale: 1}}
+tiers:
+  interactive: {patterns: [C], ttft_p95_ms: 1200, tpot_p95_ms: 40, max_output_tokens: 2048, priority: 100}
+  bulk: {patterns: [A], deadline_s: 60, max_output_tokens: 8192}
+default_tier: bulk
+"""
+
+MIX = ["--tiers", "interactive=0.5,bulk=0.5"]
+QUEUEING = ["--limit", "60", "--speed", "5", "--clamp-input", "4000", "--clamp-output", "800", *MIX]
+
+
+def test_with_time_scale_10_a_queue_is_simulated_as_it_runs(shared_fleet: Callable[..., Any], tmp_path: Path):
+    trace = TRACES / "servegen_deepseek_r1_a.csv.gz"
+    assert_agreement(QUEUES, trace, QUEUEING, shared_fleet, tmp_path)
+
+
+def test_long_prompts_are_read_in_simulation_as_they_are_by_the_clock(
+    shared_fleet: Callable[..., Any], tmp_path: Path
+):
+    # The lengths of a public trace without what its prompts share: the engine by the clock keeps no prefixes.
+    trace = tmp_path / "lengths.csv"
+    trace.write_text("\n".join(lengths_alone(TRACES / "mooncake_conversation_first_half.jsonl.gz", 50)))
+    options = ["--clamp-input", "40000", "--clamp-output", "60", "--speed", "0.8", *MIX]
+    assert_agreement(READS, trace, options, shared_fleet, tmp_path)
+
+
+def assert_agreement(
+    config: str, trace: Path, options: list[str], fleet: Callable[..., Any], folder: Path
+) -> None:
+    """Compare TTFT p50 and p95 and TPOT p50 of each tier, and goodput of all.
+
+    A machine that does something else meanwhile is late by the clock, and cannot be early: the best of a few
+    runs is what the configuration does.
+    """
+    file = folder / "fleet.yaml"
+    file.write_text(config)
+    options = [*options, "--json"]
+    simulated = said("simulate", str(trace), *options, "--config", str(file), "--message-ms", str(MESSAGE_MS))
+    running = fleet(config, "--no-rest")
+    off: list[dict[str, float]] = []
+    for _ in range(ATTEMPTS):
+        real = said("replay", str(trace), *options, "--url", running.router)
+        off.append(dict(differences(real, simulated)))
+        if max(map(abs, off[-1].values())) <= AGREE:
+            return
+    pytest.fail("\n".join(f"{name} {value:+.1%}" for one in off for name, value in one.items()))
+
+
+def differences(real: Mapping[str, Any], simulated: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, tier in real["tiers"].items():
+        other = simulated["tiers"][name]
+        assert tier["completed"] == other["completed"] == tier["requests"] > 20
+        for figure, percentile in (("ttft_ms", "p50"), ("ttft_ms", "p95"), ("tpot_ms", "p50")):
+            ours, theirs = other[figure][percentile], tier[figure][percentile]
+            yield f"{name} {figure} {percentile}: {ours} for {theirs}", ours / theirs - 1
+    yield "goodput", simulated["goodput_rps"] / real["goodput_rps"] - 1
+
+
+def lengths_alone(trace: Path, limit: int) -> Iterator[str]:
+    from diplex_cli.replay import traces
+
+    yield "arrival_s,input_tokens,output_tokens"
+    for row in traces.read(str(trace), limit).rows:
+        yield f"{row.arrival / 5},{row.input_tokens},{max(2, row.output_tokens)}"
+
+
+def said(*words: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "diplex_cli", *words], capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
