@@ -84,7 +84,8 @@ class Resident:
 
     def newly_pinned(self, hits: Iterable[BlockHash]) -> Blocks:
         """How many of these nobody uses yet: what one more claim on them would cost."""
-        return sum(1 for block in set(hits) if block not in self._users)
+        blocks = frozenset(hits)
+        return len(blocks) - len(self._users.keys() & blocks)
 
     def use(self, hits: Iterable[BlockHash]) -> None:
         """One more claim uses each of these."""

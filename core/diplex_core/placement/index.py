@@ -147,9 +147,9 @@ class Group:
         return self._reads
 
     @property
-    def first_up(self) -> int:
-        """The first that takes requests, or the first of all."""
-        return min(self._up or self.members)
+    def some_up(self) -> int:
+        """One that takes requests, or any."""
+        return next(iter(self._up or self.members))
 
     @property
     def stands(self) -> bool:
@@ -189,7 +189,7 @@ class Group:
         largest = self.largest
         there = largest if largest.order in self._up else None
         if there is None and self.stands:
-            there = self.members[min(self._up)]
+            there = self.members[self.some_up]
         if there is None:
             able = (m for m in self.members.values() if not m.gone(now))
             there = max(able, key=lambda m: (m.facts.usable_blocks, -m.order), default=None)

@@ -57,7 +57,7 @@ class _Search:
         self.wish = wish
         self.index = index
         self.rules: TierRules = placement.rules_of(wish.tier)
-        self.leading = index.leading(wish.block_hashes) if wish.block_hashes else NOTHING
+        self.leading = NOTHING
         self.thorough = len(index) <= placement.thorough
         self.looks: list[Look] = []
         self.seen: set[int] = set()
@@ -69,6 +69,8 @@ class _Search:
         if only is not None:
             self._try(only, lanes)
         else:
+            for lane in lanes:
+                lane.open()
             self._try_best(lanes)
             if not self.thorough:
                 if self.best is None:
@@ -76,7 +78,7 @@ class _Search:
                 else:
                     self._try_sooner(lanes)
             if self.best is None:
-                self._hear_some()
+                self._hear_some([lane.group for lane in lanes])
         able = self.best is None and any(lane.group.stands for lane in lanes)
         return Choice(self.best, Words(self.looks), able)
 
@@ -168,17 +170,17 @@ class _Search:
                 wish.tier, wish.now, wish.prompt, blocks, wish.choices, wish.waited, index.opened
             )
 
-    def _hear_some(self) -> None:
+    def _hear_some(self, groups: Sequence[Group]) -> None:
         """Nobody takes it: let some say why, where nobody has said anything."""
-        placement = self.placement
-        for group in self.index.groups(None):
-            for who in group.members if self.thorough else (group.first_up,):
-                if len(self.looks) >= placement.everyone:
-                    return
-                if who not in self.seen:
-                    objection = placement.objection(self.wish, group.members[who])
-                    if objection is not None:
-                        self.looks.append(objection)
+        if not self.thorough:
+            few = [group.members[group.some_up] for group in groups[:1] or self.index.groups(None)[:1]]
+        else:
+            few = [member for group in self.index.groups(None) for member in group.members.values()]
+        for member in few[: self.placement.everyone]:
+            if member.order not in self.seen:
+                objection = self.placement.objection(self.wish, member)
+                if objection is not None:
+                    self.looks.append(objection)
 
     def look(self, member: Member) -> None:
         """Hear the tier's own filters on a worker that has room, then all scorers."""
@@ -231,14 +233,25 @@ class _Lane:
         self._left = inf if search.thorough else search.placement.looks
         self._turn = 0
         self._scores = [1.0] * len(rules.scorers)
+        self._share = 0.0
+        self.holders: list[_Holder] = []
+        self.floor = 0.0
+
+    def open(self) -> None:
+        """Get ready to give workers one by one. Where nobody has room, there is nothing to be done."""
+        search, group = self.search, self.group
+        if not group.rooms.entries:
+            return
+        wish, rules, shallow = search.wish, search.rules, 0
         if (place := rules.bounded.preferred_pattern) is not None:
             self._scores[place] = rules.scorers[place](wish, group.largest)
-        self.holders: list[_Holder] = []
-        shallow = self._find_holders() if search.leading.levels else 0
-        self._share = self._share_of(shallow) if shallow else 0.0
-        self.floor = 0.0
+        if wish.block_hashes:
+            search.leading = search.index.leading(wish.block_hashes)
+            if search.leading.levels:
+                shallow = self._find_holders()
+                self._share = self._share_of(shallow)
         if self._alike:
-            least = max(blocks - shallow, 1) / group.most_blocks
+            least = max(self.blocks - shallow, 1) / group.most_blocks
             self.floor = min(least, wish.choices / group.kind.capacity_slots)
 
     def has_room(self, member: Member) -> bool:
