@@ -32,13 +32,13 @@ tiers:
 default_tier: bulk
 """  # noqa: E501
 
-# Room enough: what decides is the reading of long prompts, beside the streams of others.
+# Slots enough: what decides is the reading of long prompts, one after another, beside the streams of others.
 READS = """\
 models:
   qwen2.5-72b-instruct: {profile: qwen2.5-72b, weights: mxfp4-mixed, kv_cache: mxfp8}
 packages:
-  pkg0: {gpu: b200, pattern: C, model: qwen2.5-72b-instruct, engine: {kind: sim, calibration: chapter, time_scale: 1}}
-  pkg1: {gpu: b200, pattern: A, model: qwen2.5-72b-instruct, engine: {kind: sim, calibration: chapter, time_scale: 1}}
+  pkg0: {gpu: b200, pattern: C, model: qwen2.5-72b-instruct, engine: {kind: sim, calibration: chapter}}
+  pkg1: {gpu: b200, pattern: A, model: qwen2.5-72b-instruct, engine: {kind: sim, calibration: chapter}}
 tiers:
   interactive: {patterns: [C], ttft_p95_ms: 1200, tpot_p95_ms: 40, max_output_tokens: 2048, priority: 100}
   bulk: {patterns: [A], deadline_s: 60, max_output_tokens: 8192}
