@@ -242,16 +242,16 @@ class _Lane:
         search, group = self.search, self.group
         if not group.rooms.entries:
             return
-        wish, rules, shallow = search.wish, search.rules, 0
+        wish, rules, cached = search.wish, search.rules, 0
         if (place := rules.bounded.preferred_pattern) is not None:
             self._scores[place] = rules.scorers[place](wish, group.largest)
         if wish.block_hashes:
             search.leading = search.index.leading(wish.block_hashes)
             if search.leading.levels:
-                shallow = self._find_holders()
-                self._share = self._share_of(shallow)
+                cached, common = self._find_holders()
+                self._share = self._share_of(common)
         if self._alike:
-            least = max(self.blocks - shallow, 1) / group.most_blocks
+            least = max(self.blocks - cached, 1) / group.most_blocks
             self.floor = min(least, wish.choices / group.kind.capacity_slots)
 
     def has_room(self, member: Member) -> bool:
@@ -303,23 +303,28 @@ class _Lane:
         member = group.members[who]
         return member if who not in seen and self.has_room(member) else None
 
-    def _find_holders(self) -> Blocks:
-        """Find those with most of the prompt; answers how much of it the others have at most."""
+    def _find_holders(self) -> tuple[Blocks, Blocks]:
+        """Find those with most of the prompt. Answers how many blocks of it others have at most, and for how
+        many of them it is worth looking among the others."""
         group, taken = self.group, 0
-        for level in reversed(self.search.leading.levels):
-            bits = level.workers & ~taken
-            having = group.having(bits)
-            if len(self.holders) + having > _FEW:
-                if having <= _MANY and not self.search.thorough:
-                    able = ((figure, m) for m in group.holders(bits) if (figure := group.rooms.of(m.order)))
-                    for figure, member in nsmallest(_FEW - 1, able, key=_figure_and_order):
-                        self._hold(member, -figure, level.blocks)
-                return level.blocks
-            for member in group.holders(bits):
-                if figure := group.rooms.of(member.order):
-                    self._hold(member, -figure, level.blocks)
-            taken |= level.workers
-        return 0
+        levels = self.search.leading.levels
+        for at in reversed(range(len(levels))):
+            blocks, workers = levels[at]
+            left = _FEW - len(self.holders)
+            having = group.having(workers & ~taken)
+            able = (
+                [(f, m) for m in group.holders(workers & ~taken) if (f := group.rooms.of(m.order))]
+                if (having <= _MANY)
+                else []
+            )
+            if having > left and (self.search.thorough or having > _MANY):
+                return blocks, blocks
+            for figure, member in nsmallest(left, able, key=_figure_and_order):
+                self._hold(member, -figure, blocks)
+            if having > left:  # those that are left have less room, and no more of the prompt
+                return blocks, levels[at - 1].blocks if at else 0
+            taken |= workers
+        return 0, 0
 
     def _hold(self, member: Member, room: float, blocks: Blocks) -> None:
         self.holders.append(_Holder(self, member, (self.bound(room, self._share_of(blocks)), -member.order)))
