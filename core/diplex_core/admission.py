@@ -41,6 +41,7 @@ from diplex_core.guests import Guest, Guests
 from diplex_core.lateness import late_by, lowered
 from diplex_core.lease import ON_SESSION, Lease, State, Turn
 from diplex_core.ledger import OverCommitted, PoolLedger
+from diplex_core.lessons import Lessons
 from diplex_core.model.forecast import forecast_of
 from diplex_core.outcome import outcome_of
 from diplex_core.past import Explanation, Outcome, Past
@@ -398,7 +399,7 @@ class Admission:
 
     def _free(self, worker: Worker, claim: Claim, now: Seconds) -> None:
         """The worker holds the claim no longer."""
-        worker.guests.left(claim)
+        worker.left(claim)
         if worker.ledger.release(claim) is not None:
             self._drain.note(now)
             self._opens(worker)
@@ -513,7 +514,7 @@ class Admission:
         self._lose_claims(worker, now)
         if worker.shelf is not None:
             worker.shelf.clear()
-        worker.guests, worker.forecast = Guests(), forecast_of(facts)
+        worker.guests, worker.forecast, worker.lessons = Guests(), forecast_of(facts), Lessons()
         worker.ledger = PoolLedger(
             facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks, worker.shelf
         )
@@ -547,7 +548,7 @@ class Admission:
             self._index.touched(worker)
         mine = lease is not None and lease.claim == claim
         if held.prefilled and worker.ledger.prefilled(claim):
-            worker.guests.read(claim, now)
+            worker.read(claim, now)
             self._index.read(worker)
             if lease is not None and mine and lease.first_token is None:
                 lease.first_token = now
@@ -564,8 +565,8 @@ class Admission:
         worker.guests.came(held.claim, guest, prompt=to_read, reading=None, now=now)
 
     def _ended(self, worker: Worker, ended: EndedClaim, now: Seconds) -> None:
+        worker.ended(ended)
         self._free(worker, ended.claim, now)
-        worker.output_tokens += ended.output_tokens
         refused = ended.reason is EndReason.REFUSED
         worker.refused += refused
         self.refused_by_worker += refused

@@ -3,9 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from diplex_core.events import Report, WorkerFacts
+from diplex_core.events import EndedClaim, Report, WorkerFacts
 from diplex_core.guests import Guest, Guests
 from diplex_core.ledger import PoolLedger
+from diplex_core.lessons import Lessons
 from diplex_core.model.forecast import Forecast, Load, Outlook
 from diplex_core.placement.rules import Need, Wish
 from diplex_core.prefixes import Shelf
@@ -29,6 +30,7 @@ class Worker:
     ledger: PoolLedger = field(default_factory=lambda: PoolLedger(0, 0))
     guests: Guests = field(default_factory=Guests)
     forecast: Forecast | None = None  # nobody knows how fast a worker without one is
+    lessons: Lessons = field(default_factory=Lessons)
     linked: bool = False
     given_up: bool = False
     lost_at: Seconds = 0.0
@@ -96,6 +98,7 @@ class Worker:
         to_read = wish.prompt - self._resident_tokens(len(need.hits), wish)
         guest = Guest(wish.tier.priority)
         if outlook is not None:
+            self.lessons.granted(claim, outlook, wish.now)
             later = min(need.max_tokens, _LIKELY_OUTPUT) - 1
             guest.due = wish.now + outlook.ttft
             guest.ends = guest.due + later * outlook.undisturbed
@@ -104,6 +107,23 @@ class Worker:
         reading = outlook.reading if outlook is not None else None
         self.guests.came(claim, guest, prompt=to_read, reading=reading, now=wish.now)
         self.ledger.charge(claim, need.blocks, need.slots, need.hits, to_read)
+
+    def read(self, claim: Claim, now: Seconds) -> None:
+        """The first token of one of its claims is out."""
+        self.guests.read(claim, now)
+        self.lessons.read(claim, now)
+
+    def left(self, claim: Claim) -> None:
+        """A claim is over. Leaving twice does nothing."""
+        self.guests.left(claim)
+        self.lessons.left(claim)
+
+    def ended(self, ended: EndedClaim) -> None:
+        """The worker's last word on a claim, before it leaves."""
+        charge = self.ledger.charge_of(ended.claim)
+        if charge is not None:
+            self.lessons.ended(ended, charge.slots)
+        self.output_tokens += ended.output_tokens
 
     def _resident_tokens(self, blocks: Blocks, wish: Wish) -> Tokens:
         """Of its prompt. The last token is always read: what it says is the first of the answer."""
@@ -119,7 +139,9 @@ class Worker:
         if self.forecast is None or not prefill.foreign:
             return load
         # Nobody tells in which order it will be read: all of it first, at the worst.
-        return replace(load, backlog=load.backlog + self.forecast.reading(prefill.foreign, load))
+        return replace(
+            load, backlog=load.backlog + self.forecast.reading(prefill.foreign, load, self.lessons.learned)
+        )
 
     def _outlook(self, wish: Wish) -> Outlook | None:
         """What is predicted of a wish. Several rules look at it at one moment: predicted once."""
@@ -129,7 +151,13 @@ class Worker:
         if seen is not None and seen[0] is wish:
             return seen[1]
         cached = self._resident_tokens(self.cached(wish), wish) if wish.block_hashes else 0
-        outlook = self.forecast.outlook(wish.prompt, self.load(wish.now), choices=wish.choices, cached=cached)
+        outlook = self.forecast.outlook(
+            wish.prompt,
+            self.load(wish.now),
+            choices=wish.choices,
+            cached=cached,
+            learned=self.lessons.learned,
+        )
         self._seen = wish, outlook
         return outlook
 

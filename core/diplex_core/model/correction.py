@@ -3,7 +3,8 @@
 Each factor is a geometric moving average of observed over predicted time, so that twice as slow and twice as
 fast weigh the same. An observation moves it by a fifth of the way, and by 15 % at most: something odd (a
 preempted step, a stall of the host) is a word among many, whatever its size. What is between an eighth of the
-prediction and eight times is believed; a worker further off is not what it says it is.
+prediction and eight times is believed; a worker further off is not what it says it is. An average within 12 %
+of the prediction is taken for chance: what is seen scatters by as much, and the model knows better.
 
 >>> learned = Correction()
 >>> for _ in range(20):
@@ -20,6 +21,7 @@ from diplex_core.words import Seconds
 _SHARE: Final = 0.2
 _MOST_AT_ONCE: Final = log(1.15)
 _BOUND: Final = log(8.0)
+_CHANCE: Final = log(1.12)
 
 
 class Correction:
@@ -35,12 +37,12 @@ class Correction:
     @property
     def reading(self) -> float:
         """How many times longer than predicted the worker reads a prompt; 1/8 to 8."""
-        return exp(self._reading)
+        return _believed(self._reading)
 
     @property
     def step(self) -> float:
         """How many times longer than predicted its decode steps take; 1/8 to 8."""
-        return exp(self._step)
+        return _believed(self._step)
 
     def saw_reading(self, predicted: Seconds, observed: Seconds) -> None:
         """A prompt, or a piece of one, was read."""
@@ -49,6 +51,14 @@ class Correction:
     def saw_step(self, predicted: Seconds, observed: Seconds) -> None:
         """Decode steps went by, one or many: the mean of both."""
         self._step = _moved(self._step, predicted, observed)
+
+
+UNTAUGHT: Final = Correction()
+"""Of a worker that nothing was seen of. Nobody teaches this one."""
+
+
+def _believed(factor: float) -> float:
+    return exp(factor) if abs(factor) > _CHANCE else 1.0
 
 
 def _moved(factor: float, predicted: Seconds, observed: Seconds) -> float:

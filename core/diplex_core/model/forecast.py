@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from diplex_core.events import WorkerFacts
 from diplex_core.guests import Reading
+from diplex_core.model.correction import UNTAUGHT, Correction
 from diplex_core.model.steps import StepTimes, step_times
 from diplex_core.words import Seconds, Tokens
 
@@ -52,12 +53,18 @@ class Outlook(NamedTuple):
         tpot: mean time per output token after it, as prompts keep coming at the rate of late.
         undisturbed: the same, if none came.
         reading: what its prompt means for the streams that run.
+        reads, steps: the model's own words, uncorrected, on the engine's time from where it takes the prompt
+            up to its first token: reading it, and the steps between.
+        step: the same of `undisturbed`.
     """
 
     ttft: Seconds
     tpot: Seconds
     undisturbed: Seconds
     reading: Reading
+    reads: Seconds
+    steps: Seconds
+    step: Seconds
 
 
 class Forecast:
@@ -80,34 +87,48 @@ class Forecast:
             lambda tokens, behind: times.prefill(tokens, behind=behind)
         )
 
-    def outlook(self, prompt: Tokens, load: Load, *, choices: int = 1, cached: Tokens = 0) -> Outlook:
+    def outlook(
+        self,
+        prompt: Tokens,
+        load: Load,
+        *,
+        choices: int = 1,
+        cached: Tokens = 0,
+        learned: Correction = UNTAUGHT,
+    ) -> Outlook:
         """All that is predicted of a request.
 
         Args:
             prompt: its tokens.
             cached: of these, the leading ones that are resident: they need no reading.
+            learned: what the worker's own steps have taught.
         """
-        sequences, context = load.sequences, _alike(load.context)
-        chunk = self._budget or self._prefill_per_step(sequences + 1)
-        reads_a_chunk = self._prefill(chunk, 0)
+        sequences, context, scale = load.sequences, _alike(load.context), self._scale
+        reading, stepping = learned.reading / scale, learned.step / scale
+        # Others are read beside at least one stream: this one, once its own prompt is read.
+        chunk = self._budget or self._prefill_per_step(max(2, sequences + 1))
+        own_chunk = chunk if sequences else self._budget or self._prefill_per_step(1)
+        reads_a_chunk = reading * self._prefill(chunk, 0)
         reads = self._prefill(prompt - cached, cached)
-
-        under_way = 0.5 * self._decode_step(sequences - load.unread, context)
-        first = under_way + self._interleaved(prompt, prompt - cached, reads, chunk, load)
+        steps = 0.5 * self._decode_step(sequences - load.unread, context)
+        steps += self._between(prompt, prompt - cached, own_chunk, load)
 
         batch = sequences + choices
         step = self._decode_step(batch, _alike((sequences * load.context + choices * prompt) / batch))
         # Seconds of reading in a second of the engine's time; a full engine reads a chunk in every step.
-        busy = load.intake / self._scale * reads_a_chunk / chunk
-        beside = min(reads_a_chunk, step * busy / (1.0 - busy)) if busy < 1.0 else reads_a_chunk
-
-        slowed = self._decode_step(max(1, sequences), context) + reads_a_chunk
-        a_token = self._gain * self._scale
+        busy = load.intake * reads_a_chunk / chunk
+        taken = stepping * step
+        beside = min(reads_a_chunk, taken * busy / (1.0 - busy)) if busy < 1.0 else reads_a_chunk
+        slowed = stepping * self._decode_step(max(1, sequences), context) + reads_a_chunk
+        gain = self._gain
         return Outlook(
-            load.backlog + first / self._scale,
-            (step + beside) / a_token,
-            step / a_token,
-            Reading(reads / self._scale, slowed / a_token),
+            load.backlog + reading * reads + stepping * steps,
+            (taken + beside) / gain,
+            taken / gain,
+            Reading(reading * reads, slowed / gain),
+            reads / scale,
+            steps / scale,
+            step / (gain * scale),
         )
 
     def ttft(self, prompt: Tokens, load: Load) -> Seconds:
@@ -122,19 +143,18 @@ class Forecast:
         """The same, while no prompt is read."""
         return self.outlook(prompt, load).undisturbed
 
-    def reading(self, prompt: Tokens, load: Load) -> Seconds:
+    def reading(self, prompt: Tokens, load: Load, learned: Correction = UNTAUGHT) -> Seconds:
         """Time to read a prompt that is next, beside what runs."""
         chunk = self._budget or self._prefill_per_step(load.sequences + 1)
-        return self._interleaved(prompt, prompt, self._prefill(prompt, 0), chunk, load) / self._scale
+        reads, steps = self._prefill(prompt, 0), self._between(prompt, prompt, chunk, load)
+        return (learned.reading * reads + learned.step * steps) / self._scale
 
-    def _interleaved(
-        self, prompt: Tokens, to_read: Tokens, reads: Seconds, chunk: Tokens, load: Load
-    ) -> Seconds:
-        """The engine's time for a prompt's chunks and the steps between them."""
+    def _between(self, prompt: Tokens, to_read: Tokens, chunk: Tokens, load: Load) -> Seconds:
+        """The engine's time for the steps between a prompt's chunks, and for the one that ends it."""
         # Those that are read before it speak beside it, as far as they are not done by then.
         beside = self._decode_step(load.sequences - load.unread // 2, _alike(load.context))
         own = self._decode_step(1, _alike(prompt))
-        return reads + (ceil(to_read / chunk) - 1) * beside + max(beside, own)
+        return (ceil(to_read / chunk) - 1) * beside + max(beside, own)
 
 
 def _alike(context: float) -> int:

@@ -1,0 +1,87 @@
+"""What a worker's first tokens and ends teach about what is predicted of it.
+
+An engine reads one prompt after another. So from the first token of one, or from the grant where nothing was
+read before it, to the first token of the next it has read that prompt and taken the steps between its chunks.
+What remains of that time once the steps are taken off, against the model's word on the reading, is a lesson
+on reading. The time per token of an answer that has ended, less what the reading of others was expected to
+take of it, is a lesson on steps. Where the part that is to be learned was not the larger one, nothing is.
+
+First tokens of one moment were read in one step, and are one lesson. A message's way is part of what is seen:
+that is what a request meets, too.
+"""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+from diplex_core.events import EndedClaim
+from diplex_core.model.correction import Correction
+from diplex_core.model.forecast import Outlook
+from diplex_core.words import Claim, EndReason, Seconds
+
+_LARGER: Final = 0.5
+_LEAST_TOKENS: Final = 8
+"""Fewer are too few for a mean."""
+_WHOLE: Final = frozenset({EndReason.STOP, EndReason.LENGTH})
+
+
+@dataclass(slots=True)
+class _Interval:
+    """The engine's time up to some first tokens, and the model's own words on its parts."""
+
+    seconds: Seconds
+    reads: Seconds
+    steps: Seconds
+
+
+class Lessons:
+    """One worker's, from one of its boots to the next."""
+
+    def __init__(self) -> None:
+        self.learned = Correction()
+        self._expected: dict[Claim, tuple[Seconds, Outlook]] = {}
+        self._last_read: Seconds = -inf
+        self._interval: _Interval | None = None  # is over once a later first token has come
+
+    def granted(self, claim: Claim, outlook: Outlook, now: Seconds) -> None:
+        """So much is expected of a request that was granted now."""
+        self._expected[claim] = now, outlook
+
+    def read(self, claim: Claim, now: Seconds) -> None:
+        """Its first token is out."""
+        expected = self._expected.get(claim)
+        if expected is None:
+            self._interval, self._last_read = None, now  # nobody knows how long that one took
+            return
+        granted, outlook = expected
+        if now > self._last_read:
+            self._learn_reading()
+            self._interval = _Interval(now - max(granted, self._last_read), outlook.reads, outlook.steps)
+            self._last_read = now
+        elif self._interval is not None:
+            self._interval.reads += outlook.reads
+
+    def _learn_reading(self) -> None:
+        interval, learned = self._interval, self.learned
+        if interval is None:
+            return
+        reads, steps = learned.reading * interval.reads, learned.step * interval.steps
+        if reads > _LARGER * (reads + steps):
+            # An engine that is far quicker than the model is not taken for one that needs no time.
+            observed = max(interval.seconds - steps, 0.1 * interval.seconds)
+            learned.saw_reading(interval.reads, observed)
+
+    def ended(self, ended: EndedClaim, choices: int) -> None:
+        """It is over."""
+        expected = self._expected.pop(ended.claim, None)
+        first, total, each = ended.first_token, ended.total, ended.output_tokens // max(1, choices)
+        if expected is None or first is None or total is None or each < _LEAST_TOKENS:
+            return
+        _, outlook = expected
+        if ended.reason in _WHOLE and outlook.undisturbed > _LARGER * outlook.tpot:
+            a_token = (total - first) / (each - 1)
+            self.learned.saw_step(outlook.step, a_token * outlook.undisturbed / outlook.tpot)
+
+    def left(self, claim: Claim) -> None:
+        """It will never be heard of again."""
+        self._expected.pop(claim, None)
