@@ -6,8 +6,8 @@ the moment at which everything granted will have been read. The first answers "n
 first entry, the second bounds from below when a first token can come anywhere.
 
 What changes on a worker is said (`touched`), and taken over when the next request is placed. An order is a
-sorted list: an entry is found by bisection and moved by the C library, which for some thousand workers takes
-less than a comparison in Python.
+sorted list: an entry is found by bisection, and the rest moved by the C library, which for some thousand
+workers is little beside all else that a request costs.
 
 What opens somewhere is numbered, so that whoever was tried in vain before is tried there, and nowhere else.
 """
