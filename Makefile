@@ -26,7 +26,7 @@ export = { echo "\# $(1). Made by make pins from pyproject.toml."; \
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help setup up test lint format types imports protolint unit journeys test-long test-clients test-chaos \
-	bench proto schema docs pins clean
+	bench bench-million proto schema docs pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,8 +91,13 @@ test-clients: setup ## the official openai package against the shim
 test-chaos: setup ## clients, workers and routers killed under load
 	@$(PYTEST) $(CHAOS)
 
+bench-million: setup ## a million simulated requests over a thousand packages, at 90 % and 120 % load (about 15 minutes)
+	@$(PY) benchmarks/simulate/scale.py --million
+
 bench: setup ## measurements behind the docs' figures
 	@$(PY) benchmarks/core/decisions.py
+	@$(PY) benchmarks/core/looks.py
+	@$(PY) benchmarks/core/scale.py --workers 16 --workers 1000
 	@$(PY) benchmarks/model/rows.py
 	@$(PY) benchmarks/prefill_budget/run.py
 	@$(PY) benchmarks/tracing/cost.py

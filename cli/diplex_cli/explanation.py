@@ -115,11 +115,12 @@ class Explanation:
         name_width = max(len("worker"), *map(len, shown))
         pattern_width = max(len("pattern"), *(len(self.patterns.get(name, "")) for name in shown))
         widths[:2] = [name_width, pattern_width]
+        between = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
         yield ""
-        yield from (_line(row, widths) for row in (head if rows else [["worker", "pattern"]]))
-        yield from (_line(row, widths) for row in rows)
+        yield from (_line(row, widths, between) for row in (head if rows else [["worker", "pattern"]]))
+        yield from (_line(row, widths, between) for row in rows)
         for name in (name for name in shown if name in unable):
-            start = _line([name, self.patterns.get(name, "")], widths, ends=False) + "  "
+            start = _line([name, self.patterns.get(name, "")], widths, between, ends=False) + "  "
             yield from _wrapped(_objections(workers[name].filters), start)
         if more := len(workers) - len(shown):
             yield f"and {more} workers more: --json has them all"
@@ -175,13 +176,13 @@ def _objections(filters: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {words}" for name, words in told.items())
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], *, ends: bool = True) -> str:
+def _line(cells: Sequence[str], widths: Sequence[int], between: str, *, ends: bool = True) -> str:
     """Words stand at the left of their column, figures at the right."""
     placed = [
         f"{cell:{width}}" if at < 2 else f"{cell:>{width}}"
         for at, (cell, width) in enumerate(zip(cells, widths, strict=False))
     ]
-    line = "  ".join(placed)
+    line = between.join(placed)
     return line.rstrip() if ends else line
 
 

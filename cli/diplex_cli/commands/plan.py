@@ -93,9 +93,7 @@ def _asked(args: Namespace) -> "Page":
 def _count(text: str, option: str) -> int:
     number = int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else 0
     if number < 1:
-        raise UsageError(
-            f"{option}: '{text[:40]}' is not a whole number from 1 to 999,999. Mend: {option} 1"
-        )
+        raise UsageError(f"{option}: '{text[:40]}' is not a whole number from 1 to 999,999. Mend: {option} 1")
     return number
 
 
