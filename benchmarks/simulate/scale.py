@@ -27,7 +27,7 @@ CONFIG = "configs/simulate_thousand.yaml"
 STREAM = "poisson:prompt=1500,prompt_p95=4000,output=200,output_p95=500,prefixes=100x512"
 PACKAGES = (10, 30, 100, 300, 1000, 3000)
 LOADS = (0.9, 1.2)
-LEAST, EACH = 10_000, 100  # requests of a run, and for each package
+LEAST, EACH = 30_000, 300  # requests of a run, and for each package
 PICTURE = "docs/pictures/simulate_scale.svg"
 HEAD = (
     "requests | packages | load | wall, s | CPU, s | CPU us a request | peak RSS, MiB | longest queue "
@@ -81,7 +81,7 @@ def main() -> None:
     )
     parser.add_argument("--packages", type=int, nargs="+", default=PACKAGES)
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
-    parser.add_argument("--requests", type=int, help="of each run (default: 100 a package, 10,000 at least)")
+    parser.add_argument("--requests", type=int, help="of each run (default: 300 a package, 30,000 at least)")
     parser.add_argument("--million", action="store_true", help="one million over 1,000 packages, no picture")
     parser.add_argument("--plot", default=PICTURE, help="- for none (%(default)s)")
     args = parser.parse_args()
