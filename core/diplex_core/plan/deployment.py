@@ -21,6 +21,8 @@ _PAIR: Final = 2
 _BOX: Final = (1, 2, 4, 8)
 
 # So many ways out a refusal names.
+_BEFORE_BLACKWELL: Final = ("bf16", "fp8")
+"""Numbers with block scales came with the tensor cores that compute in FP4."""
 _WAYS: Final = 3
 
 
@@ -297,7 +299,7 @@ def _anywhere(planned: Deployment) -> Iterator[str]:
     """Where no single change is enough: the smallest box that holds it, in the best weights that fit."""
     for gpu in _boxes():
         for other in _elsewhere(planned, gpu):
-            for weights in _smaller(planned):
+            for weights in _smaller(other):
                 if _uneven(other) is None and _holds(replace(other, weights=weights)):
                     yield f"--gpu {gpu.name} --weights {weights}"
                     return
@@ -326,11 +328,9 @@ def _may(planned: Deployment, do: Callable[[Deployment], bool]) -> bool:
 
 
 def _smaller(planned: Deployment) -> list[str]:
-    """Formats of weights that take fewer bytes, the largest first."""
-    sizes = {
-        name: catalogue.recipe(name).weights(planned.model).total
-        for name in (*catalogue.names("profiles/formats"), planned.weights)
-    }
+    """Formats of weights that take fewer bytes and that its GPU computes with, the largest first."""
+    names = catalogue.names("profiles/formats") if planned.gpu.flops_fp4 else _BEFORE_BLACKWELL
+    sizes = {name: catalogue.recipe(name).weights(planned.model).total for name in (*names, planned.weights)}
     smaller = (name for name, size in sizes.items() if size < sizes[planned.weights])
     return sorted(smaller, key=sizes.__getitem__, reverse=True)
 

@@ -208,8 +208,7 @@ def test_pattern_d_drafts_with_a_smaller_model_of_the_same_vocabulary(
             QWEN,
             {"gpu": "h100"},
             "qwen2.5-72b does not fit into h100's 84.9 GB: weights 75.2 GB, context 1.5 GB, scratch 3.0 GB, "
-            "activations 12.0 GB, reserve 10.0 GB. Nearest: --weights nvfp4, or --count 2 --tp 2, "
-            "or --gpu h200",
+            "activations 12.0 GB, reserve 10.0 GB. Nearest: --count 2 --tp 2, or --gpu h200",
         ),
         (
             QWEN,
@@ -225,7 +224,7 @@ def test_pattern_d_drafts_with_a_smaller_model_of_the_same_vocabulary(
             "qwen2.5-72b does not fit into h100's 84.9 GB, each of 2: weights 72.7 GB, context 1.5 "
             "GB, scratch 3.0 GB, "
             "activations 12.0 GB, reserve 10.0 GB. "
-            "Nearest: --weights mxfp8, or --count 4 --tp 4, or --gpu b200",
+            "Nearest: --weights fp8, or --count 4 --tp 4, or --gpu b200",
         ),
     ],
 )
