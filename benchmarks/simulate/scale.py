@@ -4,8 +4,9 @@
     .venv/bin/python benchmarks/simulate/scale.py --million  # a million requests over 1,000 packages
     .venv/bin/python benchmarks/simulate/scale.py --packages 10 100 --loads 0.9 --plot -
 
-Each row is one `diplex simulate` in a process of its own: half of the requests interactive, half bulk, all
-with one of 100 shared prefixes, on copies of the two packages of configs/simulate_thousand.yaml. Wall time,
+Each row is one `diplex simulate` in a process of its own: half of the requests interactive, half bulk (of the
+million at 120 % seven in ten, so that the queue of 100,000 fills up), all with one of 100 shared prefixes, on
+copies of the two packages of configs/simulate_thousand.yaml. Wall time,
 CPU time and memory are the whole process's, start and report included; wall time is the longer one where the
 machine has other things to do. The load is a share of what the fleet can take by its step times. All of it
 is simulated, by the `chapter` calibration: only time and memory are measured, on the machine that runs this.
@@ -27,6 +28,7 @@ CONFIG = "configs/simulate_thousand.yaml"
 STREAM = "poisson:prompt=1500,prompt_p95=4000,output=200,output_p95=500,prefixes=100x512"
 PACKAGES = (10, 30, 100, 300, 1000, 3000)
 LOADS = (0.9, 1.2)
+MIX, FILLS = "interactive=0.5,bulk=0.5", "interactive=0.3,bulk=0.7"  # the latter fills the queue of bulk
 LEAST, EACH = 30_000, 300  # requests of a run, and for each package
 PICTURE = "docs/pictures/simulate_scale.svg"
 HEAD = (
@@ -91,18 +93,19 @@ def main() -> None:
     rows = []
     for load in args.loads:
         for count in packages:
-            rows.append(measured(count, load, requests or max(LEAST, EACH * count)))
+            mix = FILLS if args.million and load > 1 else MIX
+            rows.append(measured(count, load, requests or max(LEAST, EACH * count), mix))
             print(rows[-1], flush=True)
     if not args.million and args.plot != "-":
         draw(rows, ROOT / args.plot)
 
 
-def measured(packages: int, load: float, requests: int) -> Row:
+def measured(packages: int, load: float, requests: int, mix: str) -> Row:
     """One run in a process of its own."""
     words = [
         *(sys.executable, "-m", "diplex_cli", "simulate", STREAM, "--config", CONFIG, "--json"),
         *("--packages", str(packages), "--load", str(load), "--requests", str(requests)),
-        *("--tiers", "interactive=0.5,bulk=0.5"),
+        *("--tiers", mix),
     ]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         began = perf_counter()
