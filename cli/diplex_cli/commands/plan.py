@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--context", metavar="N", help="tokens that each holds (32k, or as many as the model takes)"
     )
-    parser.add_argument("--prompt", metavar="N", help="tokens of each one's prompt (as --context)")
+    parser.add_argument("--prompt", metavar="N", help="tokens of a prompt read among them (as --context)")
     parser.add_argument("--count", metavar="N", help="GPUs in all (as many as --gpu has)")
     parser.add_argument("--tp", metavar="N", help="GPUs that one engine spans (all)")
     parser.add_argument(

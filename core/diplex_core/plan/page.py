@@ -47,7 +47,7 @@ class Page:
 
     Attributes:
         name: the model as it was asked for.
-        batch: sequences of the whole deployment, each of `context` tokens, `prompt` of them read.
+        batch: sequences of the whole deployment, each of `context` tokens, and a prompt that is read among them.
         objection: why that does not fit, with the nearest that does; `None`: it fits.
         most, longest: sequences of this context that fit; context that so many sequences can have.
         columns: the memory of one GPU; where there are several, each looks the same.
@@ -110,20 +110,16 @@ def page_of(
         name: the model as it was asked for.
         batch: sequences of the whole deployment.
         context: tokens that each holds; 0: `CONTEXT`, or the prompt, or as many as the model takes.
-        prompt: tokens of each one's prompt; 0: all of the context.
+        prompt: tokens of a prompt that is read among them; 0: as many as the context. It may be longer than
+            what the others hold.
     Raises:
         Unplannable: no model takes such a load, with the nearest that it does.
     """
     longest = deployment.model.longest
     context = context or min(max(CONTEXT, prompt), longest)
     prompt = prompt or context
-    if batch < 1 or context > longest:
-        raise Unplannable(objection(deployment, batch, context))
-    if prompt > context:
-        raise Unplannable(
-            f"a prompt of {prompt:,} tokens does not go into a context of {context:,}. "
-            f"Mend: --context {prompt}, or --prompt {context}"
-        )
+    if batch < 1 or max(context, prompt) > longest:
+        raise Unplannable(objection(deployment, batch, max(context, prompt)))
     most = deployment.largest_batch(context)
     at = min(batch, most)
     patterns = tuple(compared(deployment, name, batch=batch, context=context, prompt=prompt))
@@ -146,7 +142,7 @@ def page_of(
         compared=patterns,
         curves=tuple(frontier(able, context=context, prompt=prompt)),
         claims=claims_about(deployment),
-        remarks=tuple(remarks(deployment, patterns, context)),
+        remarks=tuple(remarks(deployment, patterns, context, prompt)),
     )
 
 

@@ -11,7 +11,9 @@ from diplex_core.words import Pattern, Tokens
 _SPECULATING = (Pattern.A_EAGLE, Pattern.D)
 
 
-def remarks(planned: Deployment, patterns: tuple[Compared, ...], context: Tokens) -> Iterator[str]:
+def remarks(
+    planned: Deployment, patterns: tuple[Compared, ...], context: Tokens, prompt: Tokens
+) -> Iterator[str]:
     """Sentences, the most important first."""
     bounds = {row.pattern: _bound(row.deployment) for row in patterns if row.deployment is not None}
     yield _one_stream(planned, bounds)
@@ -40,9 +42,14 @@ def remarks(planned: Deployment, patterns: tuple[Compared, ...], context: Tokens
             "MX weights and an MX KV cache are the chapter's; TensorRT-LLM has neither for dense models. "
             "What it serves on Blackwell is --weights nvfp4 --kv-cache fp8, or FP8 for both."
         )
-    if context > planned.model.context:
+    if prompt > context:
         yield (
-            f"{planned.model.name} is set up for {planned.model.context:,} tokens; {context:,} need its "
+            f"The prompt of {prompt:,} tokens is longer than what the others hold: TTFT is its own; memory and "
+            f"the rates of streams are counted for {context:,} tokens each."
+        )
+    if (longest := max(context, prompt)) > planned.model.context:
+        yield (
+            f"{planned.model.name} is set up for {planned.model.context:,} tokens; {longest:,} need its "
             f"publisher's rescaled positions (YaRN), which cost some quality on short texts."
         )
 

@@ -75,8 +75,8 @@ def test_the_step_alone_comes_first_and_grows_with_the_prompt_beside_it():
     [
         ({"batch": 0}, "is nothing to plan for"),
         ({"context": 131073}, "at most 131,072 tokens, not 131,073. Nearest: --context 131072"),
-        ({"context": 8192, "prompt": 8193}, "Mend: --context 8193, or --prompt 8192"),
-        ({"prompt": 200_000}, "does not go into a context of 131,072"),
+        ({"context": 8192, "prompt": 131073}, "at most 131,072 tokens, not 131,073"),
+        ({"prompt": 200_000}, "at most 131,072 tokens, not 200,000"),
     ],
 )
 def test_a_load_that_no_deployment_takes_is_refused(asked: dict[str, int], told: str):

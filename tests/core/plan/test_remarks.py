@@ -7,10 +7,10 @@ from diplex_core.plan.deployment import deployment_of
 from diplex_core.plan.remarks import remarks
 
 
-def said(model: str = "qwen2.5-72b", context: int = 32768, **deployed: object) -> str:
+def said(model: str = "qwen2.5-72b", context: int = 32768, prompt: int = 0, **deployed: object) -> str:
     planned = deployment_of(model, **deployed)  # type: ignore[arg-type]
     patterns = tuple(compared(planned, model, batch=1, context=context, prompt=context))
-    return "\n".join(remarks(planned, patterns, context))
+    return "\n".join(remarks(planned, patterns, context, prompt or context))
 
 
 def test_a_streams_bound_is_bandwidth_over_the_weights():
@@ -40,3 +40,8 @@ def test_a_stretched_context_is_told():
     assert "YaRN" in said(context=131072)
     assert "YaRN" not in said(context=65536)
     assert "YaRN" not in said("llama-3.1-8b", context=131072)
+
+
+def test_a_prompt_that_is_longer_than_what_the_others_hold_is_told():
+    assert "The prompt of 32,768 tokens is longer" in said(context=2048, prompt=32768)
+    assert "is longer" not in said(context=2048, prompt=2048)
