@@ -47,7 +47,7 @@ class Page:
 
     Attributes:
         name: the model as it was asked for.
-        batch: sequences of the whole deployment, each of `context` tokens, and a prompt that is read among them.
+        batch: sequences of the whole deployment, each of `context` tokens; `prompt`: read among them.
         objection: why that does not fit, with the nearest that does; `None`: it fits.
         most, longest: sequences of this context that fit; context that so many sequences can have.
         columns: the memory of one GPU; where there are several, each looks the same.

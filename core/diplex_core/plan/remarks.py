@@ -44,8 +44,8 @@ def remarks(
         )
     if prompt > context:
         yield (
-            f"The prompt of {prompt:,} tokens is longer than what the others hold: TTFT is its own; memory and "
-            f"the rates of streams are counted for {context:,} tokens each."
+            f"The prompt of {prompt:,} tokens is longer than what the others hold: TTFT is its own; memory "
+            f"and the rates of streams are counted for {context:,} tokens each."
         )
     if (longest := max(context, prompt)) > planned.model.context:
         yield (
