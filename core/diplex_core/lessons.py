@@ -6,8 +6,8 @@ What remains of that time once the steps are taken off, against the model's word
 on reading. The time per token of an answer that has ended, less what the reading of others was expected to
 take of it, is a lesson on steps. Where the part that is to be learned was not the larger one, nothing is.
 
-First tokens of one moment were read in one step, and are one lesson. A message's way is part of what is seen:
-that is what a request meets, too.
+First tokens of one moment were read in one step, and are one lesson. Where the engine was idle, grant, start
+and report were on their way within that time; a short prompt's is then mostly theirs, and is no lesson.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ from diplex_core.model.forecast import Outlook
 from diplex_core.words import Claim, EndReason, Seconds
 
 _LARGER: Final = 0.5
+_LONG: Final[Seconds] = 0.02
+"""Beside so long a reading a few messages on their way count for little."""
 _LEAST_TOKENS: Final = 8
 """Fewer are too few for a mean."""
 _WHOLE: Final = frozenset({EndReason.STOP, EndReason.LENGTH})
@@ -57,6 +59,8 @@ class Lessons:
         if now > self._last_read:
             self._learn_reading()
             self._interval = _Interval(now - max(granted, self._last_read), outlook.reads, outlook.steps)
+            if granted > self._last_read and outlook.reads < _LONG:
+                self._interval = None
             self._last_read = now
         elif self._interval is not None:
             self._interval.reads += outlook.reads

@@ -54,6 +54,15 @@ def test_first_tokens_of_one_moment_were_read_in_one_step():
     assert lessons.learned.reading == 1.0
 
 
+@pytest.mark.parametrize(("reads", "learned"), [(0.010, 1.0), (0.100, 1.2)])
+def test_of_an_idle_engine_only_a_long_prompt_is_a_lesson(reads: float, learned: float):
+    """A short one's time is mostly that of the messages."""
+    lessons = Lessons()
+    for number in range(40):
+        read(lessons, Claim(number, 1), granted=number, now=number + 1.2 * reads, reads=reads, steps=0.0)
+    assert lessons.learned.reading == pytest.approx(learned, rel=0.01)
+
+
 def test_where_the_steps_between_are_most_of_it_nothing_is_learned_about_reading():
     lessons = Lessons()
     for number in range(40):
