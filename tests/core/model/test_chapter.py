@@ -205,7 +205,8 @@ def test_a_step_beside_a_prompt_takes_no_less_time_in_a_fuller_engine(times, bat
     """But for what rounding chunks to whole tokens makes of it."""
     fuller = batch + others
     assert times.prefill_per_step(fuller) <= times.prefill_per_step(batch)
-    assert beside_a_prompt(times, batch) <= beside_a_prompt(times, fuller) + times.prefill(1)
+    a_token = times.prefill(1, behind=times.prefill_per_step(batch))
+    assert beside_a_prompt(times, batch) <= beside_a_prompt(times, fuller) + a_token
 
 
 def test_a_model_that_is_not_the_chapters_is_scaled_and_says_so():
