@@ -83,7 +83,7 @@ def test_the_wheel_has_every_committed_file_of_the_six_packages(built: dict[str,
 def test_the_sdist_has_no_generated_stub_and_no_tool_cache(built: dict[str, Path]):
     with tarfile.open(built["sdist"]) as sdist:
         inside = sdist.getnames()
-    assert [name for name in inside if "_pb2" in name or "_cache" in name or "__pycache__" in name] == []
+    assert [name for name in inside if "_pb2" in name or "_cache/" in name or "__pycache__" in name] == []
 
 
 def test_the_installed_program_tells_its_version(installed: Path, tmp_path: Path):
