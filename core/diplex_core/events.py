@@ -114,6 +114,17 @@ class EndedClaim:
     first_token: Seconds | None = None  # since its start came to the worker; `None`: there was none
     total: Seconds | None = None  # likewise, to its last word
 
+    def tpot(self, choices: int, produced: Tokens) -> Seconds | None:
+        """Mean time per output token after this attempt's first; `None`: too few came, or nobody said when.
+
+        Args:
+            produced: of `output_tokens`, those that earlier attempts made.
+        """
+        later = self.output_tokens / choices - produced - 1
+        if self.first_token is None or self.total is None or later <= 0:
+            return None
+        return (self.total - self.first_token) / later
+
 
 @dataclass(frozen=True, slots=True)
 class Report:

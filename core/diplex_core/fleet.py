@@ -98,7 +98,7 @@ class Worker:
         to_read = wish.prompt - self._resident_tokens(len(need.hits), wish)
         guest = Guest(wish.tier.priority)
         if outlook is not None:
-            self.lessons.granted(claim, outlook, wish.now)
+            self.lessons.granted(claim, outlook, wish.now, choices=wish.choices, produced=wish.produced)
             later = min(need.max_tokens, _LIKELY_OUTPUT) - 1
             guest.due = wish.now + outlook.ttft
             guest.ends = guest.due + later * outlook.undisturbed
@@ -120,9 +120,7 @@ class Worker:
 
     def ended(self, ended: EndedClaim) -> None:
         """The worker's last word on a claim, before it leaves."""
-        charge = self.ledger.charge_of(ended.claim)
-        if charge is not None:
-            self.lessons.ended(ended, charge.slots)
+        self.lessons.ended(ended)
         self.output_tokens += ended.output_tokens
 
     def _resident_tokens(self, blocks: Blocks, wish: Wish) -> Tokens:

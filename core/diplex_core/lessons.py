@@ -12,12 +12,12 @@ and report were on their way within that time; a short prompt's is then mostly t
 
 from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from diplex_core.events import EndedClaim
 from diplex_core.model.correction import Correction
 from diplex_core.model.forecast import Outlook
-from diplex_core.words import Claim, EndReason, Seconds
+from diplex_core.words import Claim, EndReason, Seconds, Tokens
 
 _LARGER: Final = 0.5
 _LONG: Final[Seconds] = 0.02
@@ -36,18 +36,27 @@ class _Interval:
     steps: Seconds
 
 
+class _Expected(NamedTuple):
+    granted: Seconds
+    outlook: Outlook
+    choices: int
+    produced: Tokens
+
+
 class Lessons:
     """One worker's, from one of its boots to the next."""
 
     def __init__(self) -> None:
         self.learned = Correction()
-        self._expected: dict[Claim, tuple[Seconds, Outlook]] = {}
+        self._expected: dict[Claim, _Expected] = {}
         self._last_read: Seconds = -inf
         self._interval: _Interval | None = None  # is over once a later first token has come
 
-    def granted(self, claim: Claim, outlook: Outlook, now: Seconds) -> None:
-        """So much is expected of a request that was granted now."""
-        self._expected[claim] = now, outlook
+    def granted(
+        self, claim: Claim, outlook: Outlook, now: Seconds, *, choices: int = 1, produced: Tokens = 0
+    ) -> None:
+        """So much is expected of a request that was granted now; `produced`: by attempts before."""
+        self._expected[claim] = _Expected(now, outlook, choices, produced)
 
     def read(self, claim: Claim, now: Seconds) -> None:
         """Its first token is out."""
@@ -55,7 +64,7 @@ class Lessons:
         if expected is None:
             self._interval, self._last_read = None, now  # nobody knows how long that one took
             return
-        granted, outlook = expected
+        granted, outlook = expected.granted, expected.outlook
         if now > self._last_read:
             self._learn_reading()
             self._interval = _Interval(now - max(granted, self._last_read), outlook.reads, outlook.steps)
@@ -75,16 +84,17 @@ class Lessons:
             observed = max(interval.seconds - steps, 0.1 * interval.seconds)
             learned.saw_reading(interval.reads, observed)
 
-    def ended(self, ended: EndedClaim, choices: int) -> None:
+    def ended(self, ended: EndedClaim) -> None:
         """It is over."""
         expected = self._expected.pop(ended.claim, None)
-        first, total, each = ended.first_token, ended.total, ended.output_tokens // max(1, choices)
-        if expected is None or first is None or total is None or each < _LEAST_TOKENS:
+        if expected is None or ended.reason not in _WHOLE:
             return
-        _, outlook = expected
-        if ended.reason in _WHOLE and outlook.undisturbed > _LARGER * outlook.tpot:
-            a_token = (total - first) / (each - 1)
-            self.learned.saw_step(outlook.step, a_token * outlook.undisturbed / outlook.tpot)
+        outlook, choices, produced = expected.outlook, expected.choices, expected.produced
+        tpot = ended.tpot(choices, produced)
+        if tpot is None or ended.output_tokens / choices - produced < _LEAST_TOKENS:
+            return
+        if outlook.undisturbed > _LARGER * outlook.tpot:
+            self.learned.saw_step(outlook.step, tpot * outlook.undisturbed / outlook.tpot)
 
     def left(self, claim: Claim) -> None:
         """It will never be heard of again."""

@@ -18,9 +18,7 @@ def outcome_of(lease: Lease, worker: WorkerFacts, ended: EndedClaim, now: Second
         first = now - (ended.total - ended.first_token)  # it was over before a report could say so
     e2e = now - lease.arrived
     ttft = first - lease.arrived if first is not None else None
-    each = ended.output_tokens / wish.choices
-    timed = ended.first_token is not None and ended.total is not None and each > 1
-    tpot = (ended.total - ended.first_token) / (each - 1) if timed else None  # type: ignore[operator]
+    tpot = ended.tpot(wish.choices, wish.produced)
     whole = ended.reason in _WHOLE and not wish.degraded_from
     kept = ttft is not None and wish.tier.kept(
         wish.model, prompt=ended.prompt_tokens, ttft=ttft, tpot=tpot, e2e=e2e

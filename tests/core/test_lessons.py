@@ -102,8 +102,17 @@ def test_an_answer_that_ended_whole_is_a_lesson_on_steps(
     for number in range(40):
         claim = Claim(number, 1)
         lessons.granted(claim, outlook(tpot=tpot), 0.0)
-        lessons.ended(EndedClaim(claim, reason, 1000, tokens, 0.1, 0.1 + 0.010 * (tokens - 1)), 1)
+        lessons.ended(EndedClaim(claim, reason, 1000, tokens, 0.1, 0.1 + 0.010 * (tokens - 1)))
     assert lessons.learned.step == pytest.approx(learned, rel=0.02)
+
+
+def test_what_earlier_attempts_produced_took_none_of_this_ones_time():
+    lessons = Lessons()
+    for number in range(40):
+        claim = Claim(number, 1)
+        lessons.granted(claim, outlook(), 0.0, produced=900)
+        lessons.ended(EndedClaim(claim, EndReason.LENGTH, 1900, 1001, 0.1, 0.1 + 0.010 * 100))
+    assert lessons.learned.step == pytest.approx(2.0, rel=0.02)
 
 
 @pytest.mark.parametrize("factor", [0.6, 1.6])
