@@ -13,7 +13,6 @@ examples:
 
 import asyncio
 import json
-import os
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Final
 
@@ -59,12 +58,11 @@ def run(args: Namespace) -> int:
 def _settings(args: Namespace, shares: dict[str, float]) -> "Settings":
     from diplex_cli.replay.session import Settings
 
-    named = os.environ.get("DIPLEX_API_KEY")
     return Settings(
         url=args.url,
         model=args.model,
         shares=shares,
-        api_keys=tuple(args.api_key or ([named] if named else [])),
+        api_keys=options.api_keys(args),
         speed=args.speed or 1.0,
         limit=args.limit,
         seed=args.seed,

@@ -111,13 +111,12 @@ def _settings(args: Namespace, shares: dict[str, float], fleet: "Fleet") -> "Set
     from diplex_cli.simulate import faults
     from diplex_cli.simulate.session import Settings
 
-    named = os.environ.get("DIPLEX_API_KEY")
     names = [worker.name for worker in fleet.workers], [worker.package for worker in fleet.workers]
     return Settings(
         config=", ".join(args.config) or "the embedded default",
         model=args.model,
         shares=shares,
-        api_keys=tuple(args.api_key or ([named] if named else [])),
+        api_keys=options.api_keys(args),
         speed=args.speed or 1.0,
         load=args.load,
         seed=args.seed,

@@ -1,11 +1,13 @@
 """Options of every command that plays a trace: how much of it, how fast, to whom, and what is made of it."""
 
 import math
-from argparse import ArgumentParser, ArgumentTypeError
+import os
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Final
 
 from diplex_cli.failures import UsageError
+from diplex_core.words import Tokens
 
 _PICTURES: Final = (".png", ".svg")
 
@@ -54,6 +56,21 @@ def add_report(parser: ArgumentParser) -> None:
     """What is made of it."""
     parser.add_argument("--json", action="store_true", help="print the report as one line of JSON")
     parser.add_argument("--plot", metavar="FILE", type=picture, help="draw it, as .png or .svg")
+
+
+def api_keys(args: Namespace) -> tuple[str, ...]:
+    """The keys that share the requests: those that are named, or else the environment's, if there is one."""
+    named = os.environ.get("DIPLEX_API_KEY")
+    return tuple(args.api_key or ([named] if named else []))
+
+
+def clamped(inputs: Tokens | None, outputs: Tokens | None) -> str:
+    """Which lengths are not the stream's own; "" where all are."""
+    return ", ".join(
+        f"{what} clamped to {most:,} tokens"
+        for what, most in (("prompts", inputs), ("answers", outputs))
+        if most is not None
+    )
 
 
 def positive(text: str) -> float:

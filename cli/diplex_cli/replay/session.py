@@ -11,7 +11,7 @@ from typing import Any, Final
 from diplex import AsyncClient
 from diplex.v1 import router_pb2
 from diplex_cli.failures import UsageError
-from diplex_cli.replay import progress
+from diplex_cli.replay import options, progress
 from diplex_cli.replay.load import Load
 from diplex_cli.replay.mix import dealt
 from diplex_cli.replay.prompts import prompt_of
@@ -205,13 +205,9 @@ def _notes(trace: Trace, settings: Settings, load: Load, watch: Watch, model: st
         f"{trace.name} ({trace.format}): {which}{trace.total:,} requests in {span:,.1f} s, "
         f"speed {settings.speed:g}, seed {settings.seed}; {model} at {settings.url}"
     ]
-    clamps = [
-        f"{what} clamped to {most:,} tokens"
-        for what, most in (("prompts", settings.clamp_input), ("answers", settings.clamp_output))
-        if most is not None
-    ]
+    clamps = options.clamped(settings.clamp_input, settings.clamp_output)
     if clamps:
-        said.append("NOT THE TRACE'S OWN LENGTHS: " + ", ".join(clamps))
+        said.append("NOT THE TRACE'S OWN LENGTHS: " + clamps)
     if watch.time_scales:
         scales = ", ".join(f"{name} {scale:g}" for name, scale in watch.time_scales.items())
         said.append(

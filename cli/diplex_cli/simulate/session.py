@@ -9,14 +9,16 @@ from types import FrameType
 from typing import Any, Final, assert_never
 
 from diplex_cli.failures import UsageError
+from diplex_cli.replay import options
 from diplex_cli.replay.mix import deal
-from diplex_cli.simulate.capacity import capacity_of, mix_of
 from diplex_cli.simulate.fleet import Fleet
+from diplex_cli.simulate.mix import mix_of
 from diplex_cli.simulate.progress import Progress
 from diplex_cli.simulate.seen import Seen
 from diplex_cli.simulate.streams import SYNTHETIC, Request, Stream
 from diplex_core.report import Collector, Outcome, Report, report_of
 from diplex_core.sim.arrivals import Arrival
+from diplex_core.sim.capacity import capacity_of
 from diplex_core.sim.faults import Cut, Drain, Fault, Kill, Slow
 from diplex_core.sim.simulation import Simulation
 from diplex_core.words import Blocks, Seconds, Tier, Tokens
@@ -284,13 +286,9 @@ def _notes(
         )
     elif settings.speed != 1.0:
         said.append(f"speed {settings.speed:g}")
-    clamps = [
-        f"{what} clamped to {most:,} tokens"
-        for what, most in (("prompts", settings.clamp_input), ("answers", settings.clamp_output))
-        if most is not None
-    ]
+    clamps = options.clamped(settings.clamp_input, settings.clamp_output)
     if clamps:
-        said.append("NOT THE STREAM'S OWN LENGTHS: " + ", ".join(clamps))
+        said.append("NOT THE STREAM'S OWN LENGTHS: " + clamps)
     if fleet.left_out:
         said.append("left out: " + _few([f"{name} ({why})" for name, why in fleet.left_out.items()]))
     if fleet.time_scales:

@@ -12,7 +12,7 @@ wrong one are said with it, and the rest leave no trace but the room that they w
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from diplex_core.model.steps import StepTimes
 from diplex_core.sim.paged import PagedCache
@@ -193,9 +193,8 @@ class Batch:
                 began(work.claim)
             running.chunk = min(budget, work.to_read - running.read)
             budget -= running.chunk
-            # Half of all prompts are read in the median time, one in twenty takes the tail's.
-            unlucky = max(0.0, (running.luck - 0.5) / 0.45)
-            took += self._times.prefill(running.chunk, behind=running.read) * (1.0 + slowness * unlucky)
+            slowed = 1.0 + slowness * unlucky(running.luck)
+            took += self._times.prefill(running.chunk, behind=running.read) * slowed
             if running.read + running.chunk == work.to_read:
                 # The step that ends the prompt also makes its first tokens.
                 batch += work.choices
@@ -311,6 +310,16 @@ class Batch:
         self.cache.give_back(running.shared)
         self.claimed -= running.claimed
         del self._running[running.work.claim]
+
+
+MEAN_UNLUCKY: Final = 0.5**2 / (2 * 0.45)
+"""What `unlucky` comes to over many prompts."""
+
+
+def unlucky(luck: float) -> float:
+    """How much of the tail a prompt's reading takes: half of all are read in the median time, one in twenty
+    takes the tail's, and one in a hundred somewhat more."""
+    return max(0.0, (luck - 0.5) / 0.45)
 
 
 def ending(work: Work, choice: int) -> tuple[Tokens, EndReason, int | None]:

@@ -19,7 +19,7 @@ from math import sqrt
 from typing import NamedTuple, TypeAlias
 
 from diplex_core.model.steps import StepTimes
-from diplex_core.sim.batch import Work, ending
+from diplex_core.sim.batch import Work, ending, unlucky
 from diplex_core.sim.gaps import Gaps
 from diplex_core.sim.speech import odds_of, share, steps_taken
 from diplex_core.sim.sums import sums_of
@@ -71,8 +71,7 @@ class _Running:
     def __init__(self, work: Work, claimed: Blocks, luck: float) -> None:
         self.work = work
         self.claimed = claimed
-        # Half of all prompts are read in the median time, one in twenty takes the tail's.
-        self.unlucky = max(0.0, (luck - 0.5) / 0.45)
+        self.unlucky = unlucky(luck)
         self.to_read = work.to_read
         self.read = work.read_before
         self.chunk = 0

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from diplex_cli.simulate.capacity import Mix, capacity_of, mix_of
 from diplex_cli.simulate.fleet import Fleet
+from diplex_cli.simulate.mix import mix_of
 from diplex_cli.simulate.session import Simulated
 from diplex_cli.simulate.streams import Request
+from diplex_core.sim.capacity import Mix, capacity_of
 from diplex_core.words import Pattern, Tier
 
 MIX = Mix([1500], [1500], [200])

@@ -13,20 +13,12 @@ full earlier, and then its requests wait, are rejected or go elsewhere.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from statistics import fmean
-from typing import Final
 
-from diplex_cli.simulate.streams import Request
 from diplex_core.events import WorkerFacts
 from diplex_core.model.forecast import times_of
 from diplex_core.model.steps import StepTimes
-from diplex_core.words import BlockHash, Tokens, blocks_needed
-
-LOOKED_AT: Final = 2000
-"""Requests from the beginning of a stream that stand for all of it."""
-_UNLUCKY: Final = 0.5**2 / (2 * 0.45)
-"""Mean share of the tail's slowness that a prompt meets in a simulated engine (`sim/batch.py`)."""
+from diplex_core.sim.batch import MEAN_UNLUCKY
+from diplex_core.words import Blocks, Tokens, blocks_needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,34 +30,13 @@ class Mix:
     outputs: Sequence[Tokens]
 
 
-def mix_of(requests: Iterable[Request], block_tokens: Tokens) -> Mix:
-    """What a stream is like, by its beginning. What prompts share is read once, as if every worker had it."""
-    seen: set[BlockHash] = set()
-    read, prompts, outputs = [], [], []
-    for request in islice(requests, LOOKED_AT):
-        known = 0
-        for block in request.hashes:
-            if block not in seen:
-                break
-            known += 1
-        seen.update(request.hashes)
-        read.append(request.prompt - known * block_tokens)
-        prompts.append(request.prompt)
-        outputs.append(request.output)
-    return Mix(read, prompts, outputs)
-
-
 def capacity_of(workers: Iterable[WorkerFacts], mix: Mix) -> float:
     """Requests a second of this mix that these workers can serve together."""
     # Most of a large fleet is alike but for its names.
-    alike: dict[tuple[object, ...], float] = {}
+    alike: dict[tuple[WorkerFacts, Blocks], float] = {}
     total = 0.0
     for worker in workers:
-        kind = (
-            worker.pattern, worker.gpu, worker.profile, worker.weights, worker.kv_cache, worker.calibration,
-            worker.draft_tokens, worker.block_tokens, worker.usable_blocks, worker.capacity_slots,
-            worker.prefill_budget, worker.time_scale,
-        )  # fmt: skip
+        kind = worker.kind, worker.usable_blocks
         if kind not in alike:
             alike[kind] = _of_one(worker, mix)
         total += alike[kind]
@@ -74,7 +45,7 @@ def capacity_of(workers: Iterable[WorkerFacts], mix: Mix) -> float:
 
 def _of_one(worker: WorkerFacts, mix: Mix) -> float:
     times = times_of(worker)
-    output, read = fmean(mix.outputs), fmean(mix.read)
+    output, read = _mean(mix.outputs), _mean(mix.read)
     stays = sum(mix.outputs)
     context = sum(o * (p + o / 2) for p, o in zip(mix.prompts, mix.outputs, strict=True)) / stays
     blocks = (
@@ -90,11 +61,15 @@ def _of_one(worker: WorkerFacts, mix: Mix) -> float:
     while batch > 1 and output / (batch * gain) < read / _budget(worker, times, batch):
         batch -= 1
     steps = max(output / (batch * gain), read / _budget(worker, times, batch))
-    reading = fmean(times.prefill(own) for own in mix.read)
-    reading *= 1.0 + _UNLUCKY * (times.tail(batch + 1) - 1.0)
+    reading = _mean([times.prefill(own) for own in mix.read])
+    reading *= 1.0 + MEAN_UNLUCKY * (times.tail(batch + 1) - 1.0)
     return worker.time_scale / (reading + steps * times.decode_step(batch, context))
 
 
 def _budget(worker: WorkerFacts, times: StepTimes, batch: int) -> Tokens:
     """Prompt tokens that are read beside a step of so many sequences."""
     return worker.prefill_budget or times.prefill_per_step(batch + 1)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
