@@ -37,6 +37,7 @@ class Ask:
     prompt_tokens: Tokens = 0
     exact: bool = False
     block_hashes: tuple[BlockHash, ...] = ()
+    hash_block_tokens: Tokens = 0  # tokens of each hashed block; 0: as many as a block of the pool has
     max_tokens: Tokens = 0
     choices: int = 1
     timeout: Seconds | None = None
@@ -60,6 +61,8 @@ class WorkerFacts:
     guard_blocks: Blocks = 0
     context: Tokens = 0
     can_resume: bool = True
+    can_grow: bool = False  # its sequences wait for a larger claim, or give way: `reserve: expected` may hold
+    reports_residency: bool = False  # it says which prefix blocks its engine keeps
     tiers: frozenset[str] = frozenset()
     engine: str = ""
     simulated: bool = False
@@ -101,6 +104,17 @@ class HeldClaim:
     tenant: str = ""
     request_id: str = ""
     model: str = ""
+    priority: int = 0
+    grows: bool = False
+    answers_raise: int = 0  # the number of the raise that this answers; 0: none
+
+
+@dataclass(frozen=True, slots=True)
+class WantedClaim:
+    """A claim that asks to grow to this whole size. At its present limit its sequence waits."""
+
+    claim: Claim
+    blocks: Blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +142,7 @@ class EndedClaim:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One message up a link. Read in the order held, ended."""
+    """One message up a link. Read in the order held, ended, wants."""
 
     number: int
     full: bool
@@ -139,6 +153,7 @@ class Report:
     foreign_slots: Slots = 0
     held: tuple[HeldClaim, ...] = ()
     ended: tuple[EndedClaim, ...] = ()
+    wants: tuple[WantedClaim, ...] = ()
     facts: WorkerFacts | None = None
     observed_blocks: Blocks | None = None
     draining: bool = False
@@ -152,6 +167,7 @@ class Report:
         BlockHash, ...
     ] = ()  # prefix blocks resident since the last report; in a full one, all of them
     removed: tuple[BlockHash, ...] = ()  # and those that were evicted
+    residency_problem: str = ""  # why `stored` and `removed` are not to be believed now; empty: they are
 
 
 # What can happen.
@@ -218,6 +234,9 @@ class Why(StrEnum):
     DEADLINE_PASSED = "DEADLINE_PASSED"
     REFUSED_TOO_OFTEN = "REFUSED_TOO_OFTEN"
     NEVER_STARTED = "NEVER_STARTED"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"  # the tenant has used up its tokens per minute
+    QUOTA_TOO_SMALL = "QUOTA_TOO_SMALL"  # the request alone is beyond the tenant's blocks
+    GAVE_WAY = "GAVE_WAY"  # to others: asked for again, it goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +276,8 @@ class Granted:
     predicted_ttft: Seconds | None = None  # from the first ask; `None`: nothing is known of the worker
     predicted_tpot: Seconds | None = None
     degraded_from: str = ""  # the tier that was asked for, where it is another
+    grows: bool = False  # `blocks` is less than it may come to need: the worker asks for more in time
+    salt: int = 0  # its tenant's, under which its prefix blocks are kept; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +303,16 @@ class StopClaim:
     claim: Claim
     reason: EndReason
     refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseClaim:
+    """The worker may let a claim grow to this whole size; one `held` answers, and names the number."""
+
+    worker: str
+    claim: Claim
+    blocks: Blocks
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,4 +349,4 @@ class Served:
     claim: Claim | None = None  # its last one: the edge finds by it what it keeps of the request
 
 
-Decision: TypeAlias = Queued | Granted | Refused | Revoked | StopClaim | Redial | Served
+Decision: TypeAlias = Queued | Granted | Refused | Revoked | StopClaim | RaiseClaim | Redial | Served

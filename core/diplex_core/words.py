@@ -92,12 +92,16 @@ class Tier:
     max_output_tokens: Tokens = 4096
     priority: int = 0
     reserve: Reserve = Reserve.FULL
+    expected_quantile: float = 0.9  # of output lengths: what `reserve: expected` holds from the start
     preemptible: bool = False
     max_queue: Seconds | None = None
     max_queue_requests: int = 1024
+    max_queue_blocks: Blocks | None = None  # KV blocks that those who wait for one model need, together
     when_late: WhenLate = WhenLate.WAIT
     degrade_to: str = ""  # "": the next tier below that may serve it
     deadline: Seconds | None = None
+    min_share: float | None = None  # of what is granted, while it waits; `None`: see `least_share`
+    picker: str = "best"
     filters: tuple[str, ...] | None = None  # placement rules beside those that always hold
     scorers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))  # weights that differ
     promises_by_model: Mapping[str, Promise] = field(default_factory=lambda: MappingProxyType({}))
@@ -109,6 +113,14 @@ class Tier:
         if self.filters is not None:
             return self.filters
         return () if self.promise.ttft_p95 is not None else ("spares_streams",)
+
+    @property
+    def least_share(self) -> float:
+        """The share of all granted tokens that its waiting requests get, whoever else waits. Unless it says
+        otherwise, a twentieth for one that promises no first token: what nobody waits for is not starved."""
+        if self.min_share is not None:
+            return self.min_share
+        return 0.0 if self.promise.ttft_p95 is not None else 0.05
 
     def promise_for(self, model: str) -> Promise:
         return self.promises_by_model.get(model, self.promise)
@@ -136,6 +148,8 @@ class Tenant:
     api_key: str | None = field(default=None, repr=False)
     weight: float = 1.0
     max_tokens_per_minute: Tokens | None = None
+    max_concurrent_blocks: Blocks | None = None
+    isolate_prefixes: bool = False  # nobody else hits the prefix blocks that it caches
     tiers: frozenset[str] | None = None
     packages: frozenset[str] | None = None
 
@@ -152,6 +166,7 @@ class Rules:
     tiers: Mapping[str, Tier]
     default_tier: str
     tenants: tuple[Tenant, ...] = ()
+    enforce_limits: bool = True  # of tenants; False behind a gateway that has limits of its own
 
     def tier_named(self, name: str) -> Tier | None:
         """The tier of that name; "", "auto" and "default" mean the default one."""

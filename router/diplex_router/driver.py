@@ -18,6 +18,7 @@ from diplex_core.events import (
     Event,
     Granted,
     Queued,
+    RaiseClaim,
     Redial,
     Refused,
     Revoked,
@@ -42,6 +43,8 @@ class LinkPort(Protocol):
     """A worker's link, as decisions reach it."""
 
     def stop(self, stop: StopClaim) -> None: ...
+
+    def raise_claim(self, order: RaiseClaim) -> None: ...
 
     def redial(self, reason: str) -> None: ...
 
@@ -142,6 +145,10 @@ class Driver:
                 link = self._links.get(decision.worker)
                 if link is not None:  # else the next link repeats it
                     link.stop(decision)
+            case RaiseClaim():
+                link = self._links.get(decision.worker)
+                if link is not None:  # else the claim grows from what its worker has free
+                    link.raise_claim(decision)
             case Redial():
                 log.warning("link to %s is opened anew: %s", decision.worker, decision.reason)
                 link = self._links.get(decision.worker)

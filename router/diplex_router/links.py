@@ -17,10 +17,10 @@ from diplex.wire.coalesce import Outbox
 from diplex.wire.grants import Keys
 from diplex.wire.serving import channel
 from diplex.wire.status import Problem
-from diplex_core.events import LinkLost, Reported, StopClaim
+from diplex_core.events import LinkLost, RaiseClaim, Reported, StopClaim
 from diplex_router.driver import Driver
 from diplex_router.settings import WorkerSpec
-from diplex_router.translate import report_in_core, stop_on_wire
+from diplex_router.translate import raise_on_wire, report_in_core, stop_on_wire
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +35,27 @@ class Link:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._orders: Outbox[worker_pb2.Stop] = Outbox()
+        self._orders: Outbox[worker_pb2.Stop | worker_pb2.Raise] = Outbox()
 
     def stop(self, stop: StopClaim) -> None:
         self._orders.put(stop_on_wire(stop))
+
+    def raise_claim(self, order: RaiseClaim) -> None:
+        self._orders.put(raise_on_wire(order))
 
     def redial(self, reason: str) -> None:
         self._call.cancel()
 
     async def write(self) -> None:
         """Send orders as they gather."""
-        while stops := await self._orders.gather():
-            await self._call.write(worker_pb2.WorkerLinkRequest(stops=stops))
+        while orders := await self._orders.gather():
+            request = worker_pb2.WorkerLinkRequest()
+            for order in orders:
+                if isinstance(order, worker_pb2.Stop):
+                    request.stops.append(order)
+                else:
+                    request.raises.append(order)
+            await self._call.write(request)
 
     def close(self) -> None:
         self._orders.close()

@@ -30,6 +30,9 @@ CODES: Final[Mapping[Why, grpc.StatusCode]] = MappingProxyType(
         Why.DEADLINE_PASSED: grpc.StatusCode.DEADLINE_EXCEEDED,
         Why.REFUSED_TOO_OFTEN: grpc.StatusCode.UNAVAILABLE,
         Why.NEVER_STARTED: grpc.StatusCode.ABORTED,
+        Why.QUOTA_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        Why.QUOTA_TOO_SMALL: grpc.StatusCode.INVALID_ARGUMENT,
+        Why.GAVE_WAY: grpc.StatusCode.ABORTED,
     }
 )
 
@@ -100,6 +103,7 @@ def ask_in_core(ask: router_pb2.Ask, api_key: str) -> events.Ask:
         prompt_tokens=ask.prompt_tokens,
         exact=ask.exact,
         block_hashes=tuple(ask.block_hashes),
+        hash_block_tokens=ask.hash_block_tokens,
         max_tokens=ask.max_tokens,
         choices=ask.n or 1,
         timeout=ask.timeout_ms / 1000 if ask.timeout_ms else None,
@@ -126,6 +130,9 @@ def granted_on_wire(granted: events.Granted, router: str, epoch: int, keys: Keys
         priority=granted.priority,
         start_by_ms=max(0, round(granted.start_by * 1000)),
         choices=granted.choices,
+        grows=granted.grows,
+        cached_blocks=granted.cached,
+        prefix_salt=granted.salt,
     )
     return router_pb2.Granted(
         ask_id=granted.key.ask_id,
@@ -156,6 +163,10 @@ def stop_on_wire(stop: events.StopClaim) -> worker_pb2.Stop:
     )
 
 
+def raise_on_wire(order: events.RaiseClaim) -> worker_pb2.Raise:
+    return worker_pb2.Raise(claim=claim_on_wire(order.claim), blocks=order.blocks, id=order.number)
+
+
 def facts_in_core(info: pb.WorkerInfo) -> events.WorkerFacts:
     """What a worker says of itself.
 
@@ -175,6 +186,8 @@ def facts_in_core(info: pb.WorkerInfo) -> events.WorkerFacts:
         guard_blocks=info.guard_blocks,
         context=info.context,
         can_resume=info.can_resume,
+        can_grow=info.can_grow,
+        reports_residency=info.reports_residency,
         tiers=frozenset(info.tiers),
         engine=info.engine,
         simulated=info.simulated,
@@ -215,6 +228,9 @@ def report_in_core(report: worker_pb2.WorkerLinkResponse) -> events.Report:
                 held.tenant,
                 held.request_id,
                 held.model,
+                held.priority,
+                held.grows,
+                held.answers_raise,
             )
             for held in report.held
         ),
@@ -229,6 +245,9 @@ def report_in_core(report: worker_pb2.WorkerLinkResponse) -> events.Report:
             )
             for ended in report.ended
         ),
+        wants=tuple(
+            events.WantedClaim(claim_in_core(wanted.claim), wanted.blocks) for wanted in report.wants
+        ),
         facts=facts_in_core(report.info) if report.HasField("info") else None,
         observed_blocks=report.observed_blocks if report.HasField("observed_blocks") else None,
         draining=report.draining,
@@ -237,4 +256,8 @@ def report_in_core(report: worker_pb2.WorkerLinkResponse) -> events.Report:
         peak_slots=report.peak_slots,
         prefill_tokens=report.prefill_tokens,
         foreign_prefill_tokens=report.foreign_prefill_tokens,
+        pinned_blocks=report.pinned_blocks,
+        stored=tuple(report.stored_blocks),
+        removed=tuple(report.removed_blocks),
+        residency_problem=report.residency_problem,
     )

@@ -27,6 +27,7 @@ from diplex_core.events import (
     HeldClaim,
     LinkLost,
     Queued,
+    RaiseClaim,
     Redial,
     Refused,
     Revoked,
@@ -223,7 +224,7 @@ class Simulation:
                     self._relink(self.workers[decision.worker])
                 case Served():
                     self.on_served(decision)
-                case Queued() | Revoked():
+                case Queued() | Revoked() | RaiseClaim():
                     pass  # a grant is shown the moment it comes; then only the worker's word counts
                 case _:
                     assert_never(decision)

@@ -22,6 +22,7 @@ from diplex_core.events import (
     Granted,
     LinkLost,
     Queued,
+    RaiseClaim,
     Redial,
     Refused,
     Report,
@@ -228,6 +229,10 @@ class Router:
             case StopClaim():
                 assert not self._stopped_wrongly(self, decision), f"{decision}: its client reads it"
                 self._stop(decision)
+            case RaiseClaim():
+                self.seen["raised"] += 1
+                if (wire := self.ports.get(decision.worker)) is not None:
+                    wire.call(decision)
             case Redial():
                 self.seen["redialled"] += 1
                 _, wire = self.links[decision.worker]
