@@ -6,6 +6,7 @@ Inside the core there are only seconds, bytes, tokens and blocks; milliseconds s
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import blake2b
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
@@ -152,6 +153,35 @@ class Tenant:
     isolate_prefixes: bool = False  # nobody else hits the prefix blocks that it caches
     tiers: frozenset[str] | None = None
     packages: frozenset[str] | None = None
+
+    @property
+    def salt(self) -> int:
+        """Of its prefix blocks; 0: it shares them with whoever sends the same prompts."""
+        if not self.isolate_prefixes:
+            return 0
+        return int.from_bytes(blake2b(self.name.encode(), digest_size=8).digest()) or 1
+
+
+_64_BITS = 2**64 - 1
+
+
+def salted(block: BlockHash, salt: int) -> BlockHash:
+    """The name under which a tenant's prefix block is kept: nobody with another salt, or none, comes upon it.
+
+    Router and worker both do this to what clients send. A bijection for each salt, so that equal prefixes
+    stay equal and others apart.
+    Source: the finalizer of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators,
+    OOPSLA 2014).
+
+    >>> salted(7, 0), salted(7, 1) == salted(7, 2)
+    (7, False)
+    """
+    if not salt:
+        return block
+    mixed = (block ^ salt) & _64_BITS
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _64_BITS
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _64_BITS
+    return mixed ^ mixed >> 31
 
 
 DEFAULT_TENANT = Tenant("default")
