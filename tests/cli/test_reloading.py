@@ -11,6 +11,7 @@ import pytest
 
 from diplex_cli.reader import FileFault
 from diplex_cli.reloading import Reloading
+from diplex_core.config.changes import of_rules
 from diplex_core.words import Rules
 
 MORE = "  bulk: {patterns: [A]}\ndefault_tier: standard\n"
@@ -61,6 +62,23 @@ def test_a_changed_file_is_read_once_it_has_stayed_the_same_between_two_looks(si
     appended(simulated, "default_tier: standard\n")
     assert tiers(settled(reloading)) == ["standard", "bulk"]
     assert reloading.look() is None
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "told"),
+    [
+        ("[A, C]", "[A, C], max_queue_blocks: 64, min_share: 0.2", "tiers standard changed"),
+        ("[A, C]", "[A, C], reserve: expected, preemptible: true", "tiers standard changed"),
+        ("tiers:", "limits: {enforce: false}\ntiers:", "limits are not enforced"),
+    ],
+)
+def test_how_requests_are_held_and_limited_is_a_rule(simulated: Path, was: str, becomes: str, told: str):
+    reloading = Reloading([str(simulated)], {})
+    old = reloading.started_with.rules
+    simulated.write_text(simulated.read_text().replace(was, becomes))
+    new = settled(reloading)
+    assert new is not None
+    assert of_rules(old, new) == told
 
 
 def test_a_file_that_is_renamed_into_its_place_is_a_change(simulated: Path):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from diplex_core.config.crosschecks import Tree, crosschecks, shared_ports
+from diplex_core.config.crosschecks import Tree, crosschecks, shared_ports, shares
 from diplex_core.config.faults import ConfigErrors, Fault, Path
 from diplex_core.config.keys import FILE
 from diplex_core.config.values import (
@@ -52,8 +52,8 @@ def build(
     if checked is None or faults:
         raise ConfigErrors(faults)
     config = _config(checked, environment, key_files)
-    if shared := list(shared_ports(config)):
-        raise ConfigErrors(shared)
+    if late := [*shared_ports(config), *shares(config)]:
+        raise ConfigErrors(late)
     return config
 
 
@@ -107,6 +107,7 @@ def _config(tree: Tree, environment: Mapping[str, str] | None, key_files: KeyFil
                 _tenant(name, one, _key(name, one, environment, key_files))
                 for name, one in (tree["tenants"] or {}).items()
             ),
+            enforce_limits=tree["limits"]["enforce"],
         ),
         router=router,
         rest=RestConfig(rest["host"], rest["port"], rest["router"] or router.address),
@@ -173,12 +174,16 @@ def _tier(name: str, tier: Tree) -> Tier:
         max_output_tokens=tier["max_output_tokens"],
         priority=tier["priority"],
         reserve=Reserve(tier["reserve"]),
+        expected_quantile=tier["expected_quantile"],
         preemptible=tier["preemptible"],
         max_queue=_seconds(tier["max_queue_ms"]),
         max_queue_requests=tier["max_queue_requests"],
+        max_queue_blocks=tier["max_queue_blocks"],
         when_late=WhenLate(tier["when_late"]),
         degrade_to=tier["degrade_to"] or "",
         deadline=tier["deadline_s"],
+        min_share=tier["min_share"],
+        picker=tier["picker"],
         filters=None if tier["filters"] is None else tuple(tier["filters"]),
         scorers=MappingProxyType(
             {name: weight for name, weight in (tier["scorers"] or {}).items() if weight is not None}
@@ -208,6 +213,8 @@ def _tenant(name: str, tenant: Tree, key: str | Fault | None) -> Tenant:
         api_key=key if isinstance(key, str) else None,
         weight=tenant["weight"],
         max_tokens_per_minute=tenant["max_tokens_per_minute"],
+        max_concurrent_blocks=tenant["max_concurrent_blocks"],
+        isolate_prefixes=tenant["isolate_prefixes"],
         tiers=some("tiers"),
         packages=some("packages"),
     )

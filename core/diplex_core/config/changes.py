@@ -7,6 +7,8 @@ from typing import Any
 from diplex_core.config.values import Config, ModelConfig, WorkerConfig
 from diplex_core.words import Rules
 
+_LIMITS = {True: "are enforced", False: "are not enforced"}
+
 
 def of_rules(old: Rules, new: Rules) -> str:
     """What new rules change, in one line; "": nothing.
@@ -23,6 +25,7 @@ def of_rules(old: Rules, new: Rules) -> str:
         ("tiers", ", ".join(_changes(old.tiers, new.tiers))),
         ("tenants", ", ".join(_changes(was, now))),
         ("default_model is", "" if old.default_model == new.default_model else new.default_model),
+        ("limits", "" if old.enforce_limits == new.enforce_limits else _LIMITS[new.enforce_limits]),
         ("default_tier is", "" if old.default_tier == new.default_tier else new.default_tier),
     ]
     return "; ".join(f"{what} {changes}" for what, changes in words if changes)

@@ -4,13 +4,17 @@ A key whose own value was wrong is `None` here and is passed over: its fault is 
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from diplex_core.config.faults import Fault, Path, unknown
 from diplex_core.config.values import EVERYWHERE, METRICS_ABOVE, Config
 from diplex_core.model import catalogue
+from diplex_core.words import Reserve
 
 Tree: TypeAlias = Mapping[str, Any]
+
+MOST_SHARES: Final = 0.9
+"""Of what is granted, so much at most goes by least shares; the rest by priority."""
 
 # These mean the default tier in every request.
 RESERVED_TIERS = frozenset({"auto", "default"})
@@ -25,6 +29,7 @@ def crosschecks(tree: Tree) -> Iterator[Fault]:
     for name, tier in _named(tree, "tiers").items():
         if tier is not None:
             yield from _degrades(tree, name, tier)
+            yield from _grows(name, tier)
     for name, package in _named(tree, "packages").items():
         if package is not None:
             yield from _package(tree, name, package)
@@ -61,6 +66,13 @@ def _degrades(tree: Tree, name: str, tier: Tree) -> Iterator[Fault]:
         lower = [other for other, keys in tiers.items() if keys and keys["priority"] < tier["priority"]]
         reason = f"tier {to} has priority {tiers[to]['priority']}, no lower than {name}'s {tier['priority']}"
         yield Fault(path, reason, mend=f"degrade_to: {lower[0]}" if lower else "a tier with a lower priority")
+
+
+def _grows(name: str, tier: Tree) -> Iterator[Fault]:
+    """Claims that grow get into each other's way: where none of them may give way, all wait for ever."""
+    if tier["reserve"] == Reserve.EXPECTED and tier["preemptible"] is False:
+        reason = "a request that grows must be able to give way"
+        yield Fault(("tiers", name, "reserve"), reason, mend="preemptible: true, or reserve: full")
 
 
 def _package(tree: Tree, name: str, package: Tree) -> Iterator[Fault]:
@@ -163,6 +175,19 @@ def _tenants(tree: Tree) -> Iterator[Fault]:
         if variable is not None and owners.setdefault(variable, name) != name:
             reason = f"{variable} is the key of {owners[variable]} already"
             yield Fault((*path, "api_key_env"), reason, mend="a variable of its own")
+
+
+def shares(config: Config) -> Iterator[Fault]:
+    """Least shares that leave nothing to be shared out by priority."""
+    tiers = [tier for tier in config.rules.tiers.values() if tier.least_share]
+    total = sum(tier.least_share for tier in tiers)
+    if total > MOST_SHARES:
+        parts = ", ".join(f"{tier.name} {tier.least_share:g}" for tier in tiers)
+        largest = max(tiers, key=lambda tier: tier.least_share)
+        reason = (
+            f"least shares come to {total:g} of what is granted, and {MOST_SHARES:g} is the most: {parts}"
+        )
+        yield Fault(("tiers", largest.name, "min_share"), reason, mend="less, so that priorities still count")
 
 
 def shared_ports(config: Config) -> Iterator[Fault]:

@@ -10,6 +10,7 @@ from diplex_core.placement.scorers import WEIGHTS
 from diplex_core.words import Pattern, Reserve, WhenLate
 
 PATTERNS: Final = tuple(Pattern)
+PICKERS: Final = ("best",)
 GPUS: Final = ("b200", "h200", "h100", "cpu")
 APIS: Final = get_args(Api)
 MODEL_NAME: Final = r"\S+"
@@ -155,6 +156,11 @@ TIER: Final = Section(
         "reserve": Key(
             "What a request holds from its start.", OneOf(tuple(Reserve), "a reserve policy"), "full"
         ),
+        "expected_quantile": Key(
+            "With reserve: expected, the share of such requests whose whole output is held from the start.",
+            Real(least=0.5, most=0.999),
+            0.9,
+        ),
         "max_output_tokens": Key(
             "Cap of each answer, and what a request without max_tokens holds.", Whole(1), 4096
         ),
@@ -162,6 +168,14 @@ TIER: Final = Section(
         "priority": Key("Higher is served first.", Whole(-(2**31), 2**31 - 1), 0),
         "max_queue_ms": Key("Longest wait for room, in milliseconds.", Real()),
         "max_queue_requests": Key("Most requests that wait for one model.", Whole(1), 1024),
+        "max_queue_blocks": Key(
+            "KV blocks that those who wait for one model need, together; left out, no bound.", Whole(1)
+        ),
+        "min_share": Key(
+            "Share of granted tokens that its waiting requests get at least; left out, 0.05 where no TTFT "
+            "is promised, else 0.",
+            Real(most=0.5),
+        ),
         "when_late": Key(
             "What happens when its target cannot be met.", OneOf(tuple(WhenLate), "an answer"), "wait"
         ),
@@ -184,6 +198,9 @@ TIER: Final = Section(
                 "the scorers section",
             ),
         ),
+        "picker": Key(
+            "How one is picked of the workers that were scored.", OneOf(PICKERS, "a picker"), "best"
+        ),
         "models": Key(
             "Other targets for single models.",
             Named(Section(_PROMISE, "a model's targets"), "model", MODEL_NAME),
@@ -202,6 +219,8 @@ TENANT: Final = Section(
         ),
         "weight": Key("Its share of a full fleet, against the other tenants'.", Real(positive=True), 1.0),
         "max_tokens_per_minute": Key("Its quota of prompt and output tokens.", Whole(1)),
+        "max_concurrent_blocks": Key("KV blocks that its requests hold at once, at most.", Whole(1)),
+        "isolate_prefixes": Key("Whether nobody else hits the prefix blocks that it caches.", Flag(), False),
         "tiers": Key("Tiers that it may use; left out, all.", TIER_NAMES),
         "packages": Key("Packages that it may use; left out, all.", ListOf(Text(), "[pkg0, pkg1]")),
     },
@@ -230,6 +249,20 @@ FILE: Final = Section(
         "default_tier": Key("The tier of a request that names none; left out, the only one.", Text()),
         "tenants": Key(
             "Who pays. With none, every key, or none, is tenant `default`.", Named(TENANT, "tenant")
+        ),
+        "limits": Key(
+            "The tenants' limits.",
+            Section(
+                {
+                    "enforce": Key(
+                        "Whether quotas and shares hold; false behind a gateway that has its own.",
+                        Flag(),
+                        True,
+                    )
+                },
+                "the limits section",
+            ),
+            default={},
         ),
         "router": Key(
             "Where the router listens.",

@@ -41,12 +41,17 @@ def remarks(config: Config) -> Iterator[Fault]:
     for tier in config.rules.tiers.values():
         for key, what in _of_tier(tier):
             yield Fault(("tiers", tier.name, key), f"not yet acted on: {what}")
+        if tier.preemptible and tier.reserve is Reserve.FULL:
+            reason = "nobody gives way: a request that holds all it may need is never stopped for another"
+            yield Fault(("tiers", tier.name, "preemptible"), reason, mend="reserve: expected")
         promises = (tier.promise, *tier.promises_by_model.values())
         if tier.when_late is not WhenLate.WAIT and all(promise.ttft_p95 is None for promise in promises):
             reason = "nothing is ever late: the tier promises no first token"
             yield Fault(("tiers", tier.name, "when_late"), reason, mend="ttft_p95_ms: 1000")
         for model in tier.promises_by_model.keys() - config.models.keys():
             yield Fault(("tiers", tier.name, "models", model), "is not one of models: never used")
+    if not config.rules.enforce_limits:
+        yield Fault(("limits", "enforce"), "not yet acted on: there are no limits to enforce")
     for tenant in config.rules.tenants:
         for key, what in _of_tenant(tenant):
             yield Fault(("tenants", tenant.name, key), f"not yet acted on: {what}")
@@ -70,12 +75,18 @@ def _of_worker(worker: WorkerConfig) -> Iterator[Fault]:
 def _of_tier(tier: Tier) -> Iterator[tuple[str, str]]:
     if tier.reserve is Reserve.EXPECTED:
         yield "reserve", "requests hold all that they may need, as with reserve: full"
-    if tier.preemptible:
-        yield "preemptible", "no request gives way to another"
+    if tier.max_queue_blocks is not None:
+        yield "max_queue_blocks", "those who wait are counted, not their blocks"
+    if tier.min_share:
+        yield "min_share", "requests are served by priority alone"
 
 
 def _of_tenant(tenant: Tenant) -> Iterator[tuple[str, str]]:
     if tenant.max_tokens_per_minute is not None:
         yield "max_tokens_per_minute", "nothing is counted against a quota"
+    if tenant.max_concurrent_blocks is not None:
+        yield "max_concurrent_blocks", "nothing is counted against a quota"
+    if tenant.isolate_prefixes:
+        yield "isolate_prefixes", "equal prompts share their blocks, whoever sends them"
     if tenant.weight != 1:
         yield "weight", "requests are served in the order of their arrival"

@@ -5,6 +5,7 @@ wrong becomes `None`, so that one run finds every fault. `sections` has the shap
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -70,21 +71,29 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Real:
-    """A number, not below zero; `positive`: above it."""
+    """A number, not below zero; `positive`: above it. Or between two bounds, both included."""
 
     positive: bool = False
+    least: float = 0
+    most: float | None = None
 
     def check(self, value: object, path: Path, faults: Faults) -> float | None:
         if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
             faults.append(Fault(path, f"{shown(value)} is not a number"))
-        elif value < 0 or (self.positive and value == 0) or value == float("inf"):
-            faults.append(Fault(path, f"{value} is out of bounds", mend="a number above 0"))
+        elif value < self.least or (self.positive and value == 0) or value > self._most:
+            bounds = "above 0" if self.most is None else f"from {self.least:g} to {self.most:g}"
+            faults.append(Fault(path, f"{value} is out of bounds", mend=f"a number {bounds}"))
         else:
             return float(value)
         return None
 
+    @property
+    def _most(self) -> float:
+        return sys.float_info.max if self.most is None else self.most
+
     def schema(self) -> Schema:
-        return {"type": "number", "exclusiveMinimum" if self.positive else "minimum": 0}
+        most = {} if self.most is None else {"maximum": self.most}
+        return {"type": "number", "exclusiveMinimum" if self.positive else "minimum": self.least, **most}
 
 
 @dataclass(frozen=True, slots=True)

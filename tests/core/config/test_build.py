@@ -40,11 +40,15 @@ def test_a_tier_has_its_figures_in_seconds(built: Built):
                 "tpot_p95_ms": 8,
                 "deadline_s": 600,
                 "reserve": "expected",
+                "expected_quantile": 0.95,
                 "max_output_tokens": 1024,
                 "preemptible": True,
                 "priority": -1,
                 "max_queue_ms": 200,
                 "max_queue_requests": 7,
+                "max_queue_blocks": 700,
+                "min_share": 0.25,
+                "picker": "best",
                 "when_late": "degrade",
                 "models": {"small": {"ttft_p95_ms": 3000, "tpot_p95_ms": 150}},
             },
@@ -54,6 +58,8 @@ def test_a_tier_has_its_figures_in_seconds(built: Built):
     assert tier.promise == Promise(Target(0.04, 0.045), 0.008)
     assert tier.promise_for("small") == Promise(Target(3.0), 0.15)
     assert (tier.deadline, tier.max_queue, tier.max_queue_requests) == (600, 0.2, 7)
+    assert (tier.max_queue_blocks, tier.least_share, tier.picker) == (700, 0.25, "best")
+    assert tier.expected_quantile == 0.95
     assert (tier.reserve, tier.when_late, tier.preemptible) == (Reserve.EXPECTED, WhenLate.DEGRADE, True)
     assert (tier.max_output_tokens, tier.priority) == (1024, -1)
 
@@ -126,6 +132,8 @@ def test_a_tenant_has_the_key_that_its_variable_holds(built: Built):
         "api_key_env": "ACME_KEY",
         "weight": 2,
         "max_tokens_per_minute": 10,
+        "max_concurrent_blocks": 20,
+        "isolate_prefixes": True,
         "tiers": ["standard"],
         "packages": ["pkg0"],
     }
@@ -133,6 +141,7 @@ def test_a_tenant_has_the_key_that_its_variable_holds(built: Built):
     tenant = config.rules.tenant_of("sesame")
     assert tenant is not None
     assert (tenant.name, tenant.weight, tenant.max_tokens_per_minute) == ("acme", 2.0, 10)
+    assert (tenant.max_concurrent_blocks, tenant.salt != 0) == (20, True)
     assert (tenant.tiers, tenant.packages) == ({"standard"}, {"pkg0"})
     assert config.rules.tenant_of("") is None
     assert "sesame" not in repr(config)
@@ -200,6 +209,11 @@ def test_a_tier_says_where_it_gives_way_and_how_it_is_placed(built: Built):
     tier = config.rules.tiers["standard"]
     assert (tier.when_late, tier.degrade_to, tier.own_filters) == (WhenLate.DEGRADE, "low", ("keeps_ttft",))
     assert tier.scorers == {"room": 0.0, "neighbours": 4.0}
+
+
+def test_limits_hold_unless_a_gateway_has_its_own(built: Built):
+    assert built().rules.enforce_limits
+    assert not built((("limits", "enforce"), False)).rules.enforce_limits
 
 
 @pytest.mark.parametrize(

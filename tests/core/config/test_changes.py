@@ -23,6 +23,9 @@ SIM = {"kind": "sim", "calibration": "chapter"}
             "tiers bulk added; default_tier is bulk",
         ),
         ({("tenants", "acme"): {**ACME, "tiers": ["standard"]}}, "tenants acme changed"),
+        ({("limits", "enforce"): False}, "limits are not enforced"),
+        ({("tiers", "standard", "picker"): "best"}, ""),
+        ({("tenants", "acme"): {**ACME, "isolate_prefixes": True}}, "tenants acme changed"),
         ({("tenants", "bcme"): {"api_key_env": "BCME_KEY"}}, "tenants bcme added"),
         ({("tenants",): {"bcme": ACME}}, "tenants bcme added, acme removed"),
         (

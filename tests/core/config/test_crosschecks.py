@@ -37,6 +37,21 @@ TWO = [{"die": 0, "model": "big"}, {"die": 1, "model": "big"}]
             "mend: degrade_to: low",
         ),
         (
+            {("tiers", "standard", "reserve"): "expected"},
+            "tiers.standard.reserve: a request that grows must be able to give way "
+            "mend: preemptible: true, or reserve: full",
+        ),
+        (
+            {
+                ("tiers", "standard", "min_share"): 0.5,
+                ("tiers", "other"): {"patterns": ["A"], "min_share": 0.4},
+                ("tiers", "low"): {"patterns": ["A"]},
+                ("default_tier",): "standard",
+            },
+            "tiers.standard.min_share: least shares come to 0.95 of what is granted, and 0.9 is the most: "
+            "standard 0.5, other 0.4, low 0.05 mend: less, so that priorities still count",
+        ),
+        (
             {("tiers", "standard", "filters"): ["keeps_tfft"]},
             "tiers.standard.filters: 'keeps_tfft' is not an optional filter "
             "known: keeps_ttft, keeps_tpot, spares_streams mend: filters: [spares_streams]",

@@ -23,11 +23,14 @@ def test_a_configuration_that_is_acted_on_whole_has_no_remark(built: Built):
     ("path", "value", "remark"),
     [
         (
-            ("tiers", "standard", "reserve"),
-            "expected",
+            ("tiers", "standard"),
+            {"patterns": ["A"], "reserve": "expected", "preemptible": True},
             "tiers.standard.reserve: not yet acted on: requests hold all",
         ),
-        (("tiers", "standard", "preemptible"), True, "tiers.standard.preemptible: not yet acted on"),
+        (("tiers", "standard", "preemptible"), True, "tiers.standard.preemptible: nobody gives way"),
+        (("tiers", "standard", "max_queue_blocks"), 9, "tiers.standard.max_queue_blocks: not yet acted on"),
+        (("tiers", "standard", "min_share"), 0.1, "tiers.standard.min_share: not yet acted on"),
+        (("limits", "enforce"), False, "limits.enforce: not yet acted on"),
         (("tiers", "standard", "when_late"), "degrade", "tiers.standard.when_late: nothing is ever late"),
         (("tiers", "standard", "when_late"), "reject", "tiers.standard.when_late: nothing is ever late"),
         (
@@ -39,6 +42,16 @@ def test_a_configuration_that_is_acted_on_whole_has_no_remark(built: Built):
             ("tenants", "acme"),
             {"api_key_env": "K", "max_tokens_per_minute": 1},
             "tenants.acme.max_tokens_per_minute: not yet acted on",
+        ),
+        (
+            ("tenants", "acme"),
+            {"api_key_env": "K", "max_concurrent_blocks": 1},
+            "tenants.acme.max_concurrent_blocks: not yet acted on",
+        ),
+        (
+            ("tenants", "acme"),
+            {"api_key_env": "K", "isolate_prefixes": True},
+            "tenants.acme.isolate_prefixes: not yet acted on",
         ),
         (("tenants", "acme"), {"api_key_env": "K", "weight": 2}, "tenants.acme.weight: not yet acted on"),
         (

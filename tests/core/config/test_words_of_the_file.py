@@ -18,7 +18,7 @@ Faults = Callable[..., list[str]]
             ("foo",),
             1,
             "foo: is no key of a configuration known: models, default_model, packages, tiers, "
-            "default_tier, tenants, router, rest, workers, grants",
+            "default_tier, tenants, limits, router, rest, workers, grants",
         ),
         (("packages", "pkg0", "patern"), "A", "packages.pkg0.patern: is no key of a package mend: pattern"),
         (
@@ -100,6 +100,27 @@ Faults = Callable[..., list[str]]
             "fulll",
             "tiers.standard.reserve: 'fulll' is not a reserve policy known: full, expected mend: full",
         ),
+        (
+            ("tiers", "standard", "expected_quantile"),
+            0.4,
+            "tiers.standard.expected_quantile: 0.4 is out of bounds mend: a number from 0.5 to 0.999",
+        ),
+        (
+            ("tiers", "standard", "min_share"),
+            0.6,
+            "tiers.standard.min_share: 0.6 is out of bounds mend: a number from 0 to 0.5",
+        ),
+        (
+            ("tiers", "standard", "max_queue_blocks"),
+            0,
+            "tiers.standard.max_queue_blocks: 0 is out of bounds mend: a whole number, at least 1",
+        ),
+        (
+            ("tiers", "standard", "picker"),
+            "bets",
+            "tiers.standard.picker: 'bets' is not a picker known: best mend: best",
+        ),
+        (("limits",), {"enforced": False}, "limits.enforced: is no key of the limits section mend: enforce"),
         (("models", "big", "weights"), 4, 'models.big.weights: 4 is not text mend: weights: "4"'),
         (
             ("tenants",),
