@@ -7,7 +7,7 @@ It calls no clock: `now` is seconds on any clock that never goes back.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import assert_never
+from typing import Final, assert_never
 
 from diplex_core.due import Due
 from diplex_core.events import (
@@ -22,6 +22,7 @@ from diplex_core.events import (
     HeldClaim,
     LinkLost,
     Queued,
+    RaiseClaim,
     Redial,
     Refusal,
     Refused,
@@ -32,15 +33,18 @@ from diplex_core.events import (
     SessionEnded,
     StopClaim,
     Ticked,
+    WantedClaim,
     Why,
     Withdrawn,
     WorkerFacts,
 )
 from diplex_core.fleet import GIVEN_UP_AFTER, Worker
+from diplex_core.growing import PATIENCE, Growing
 from diplex_core.guests import Guest, Guests
 from diplex_core.lateness import late_by, lowered
 from diplex_core.lease import ON_SESSION, Lease, State, Turn
-from diplex_core.ledger import OverCommitted, PoolLedger
+from diplex_core.ledger import Charge, PoolLedger
+from diplex_core.lengths import Lengths
 from diplex_core.lessons import Lessons
 from diplex_core.model.forecast import forecast_of
 from diplex_core.outcome import outcome_of
@@ -54,7 +58,7 @@ from diplex_core.prospects import Drain, hopeless
 from diplex_core.register import Register
 from diplex_core.waiting import Place, QueueKey, WaitingRoom
 from diplex_core.wishes import asks_the_same, wish_again, wish_of
-from diplex_core.words import Blocks, Claim, EndReason, Rules, Seconds, Tier, WhenLate
+from diplex_core.words import Blocks, Claim, EndReason, Rules, Seconds, Tier, Tokens, WhenLate
 
 START_WITHIN: Seconds = 5.0
 """A grant is void if the worker does not see its start within this (design §5.8)."""
@@ -62,8 +66,13 @@ NEVER_STARTED_AFTER: Seconds = START_WITHIN + 1.0
 REBUILD_WITHIN: Seconds = 3.0
 """After a start nothing is admitted before every worker has reported, or this has passed."""
 MOST_REFUSALS = 20
+BETWEEN_AT_MOST: Seconds = 30.0
+"""A request that gave way and is not asked for again within this is taken to be given up."""
+_FEW: Final = 64
+"""Of a large fleet so many workers are looked at to see where others may give way."""
 
 _GAVE_WAY = frozenset({EndReason.REFUSED, EndReason.PREEMPTED})
+_WHOLE = frozenset({EndReason.STOP, EndReason.LENGTH})
 
 
 class Admission:
@@ -103,12 +112,16 @@ class Admission:
         self.drift_max: Blocks = 0
         self.outcomes: Counter[tuple[str, str]] = Counter()  # (decision, reason)
         self.past = Past()
+        self.lengths = Lengths()
         self._placement = placement or Placement()
         self._started = now
         self._silent = set(self.workers)  # since this router's start
         self._unlinked = set(self.workers)  # and not given up yet
         self._due = Due()
         self._drain = Drain()
+        self._last_raise = epoch << 32
+        self._wanting: dict[str, None] = {}  # workers with claims that wait to grow,
+        self._to_grow: dict[str, None] = {}  # and those of them on which something happened
         self._room = False  # something happened that may let a queue's head in,
         self._anew = False  # and it may be anywhere
         self._out: list[Decision] = []
@@ -139,9 +152,12 @@ class Admission:
                 self._room = self._anew = True
             case Ticked():
                 self._ticked(now)
+                self._to_grow.update(self._wanting)
                 self._room = self._anew = True
             case _:
                 assert_never(event)
+        while self._to_grow:  # before anybody is admitted
+            self._grow(self.workers[self._to_grow.popitem()[0]], now)
         if self._room:
             self._serve_queues(now)
         return out
@@ -151,7 +167,7 @@ class Admission:
         wish = wish_of(ask, self.rules)
         if isinstance(wish, Refusal):
             return Explanation(ask.request_id, now, Outcome.REFUSED, reason=wish.message)
-        wish = wish.at(now - ask.age, now)
+        wish = wish.at(now - ask.age, now, self._expected(wish))
         pools = self._known()
         choice = self._placement.place(wish, pools)
         words = {pool.name: self._placement.explain(wish, pool) for pool in pools}
@@ -235,7 +251,7 @@ class Admission:
         """
         if lease is None or lease.wish is None or lease.key is None or lease.ask is None:
             raise LookupError(f"{lease} waits without an ask")
-        wish = lease.wish.at(lease.arrived, now)
+        wish = lease.wish.at(lease.arrived, now, self._expected(lease.wish))
         choice = self._place(wish, tried_at)
         refusal = None if choice.picked is not None or choice.able else self._hopeless(wish, now)
         refusal = refusal or self._turned_away(wish, choice)
@@ -248,10 +264,23 @@ class Admission:
         if choice.picked is None:
             if tried_at is None:
                 self._remember(lease, wish, choice, now)
+            if wish.ttft_target is not None or wish.waited >= PATIENCE:
+                self._make_way(wish)
             return False
         self._remember(lease, wish, choice, now)
         self._grant(lease, wish, self.workers[choice.picked.name], now)
         return True
+
+    def _expected(self, wish: Wish) -> Tokens | None:
+        """Output tokens that such requests mostly come to, beyond what was produced; `None`: it holds in
+        full, as long as nobody knows."""
+        if not wish.may_grow:
+            return None
+        tier = wish.tier
+        length = self.lengths.quantile(
+            wish.tenant.name, tier.name, wish.model, tier.expected_quantile, beyond=wish.produced
+        )
+        return None if length is None else max(1, length - wish.produced)
 
     def _place(self, wish: Wish, tried_at: int | None = None) -> Choice:
         """A small fleet is asked whole; of a larger one, after a try in vain, what has opened since."""
@@ -345,6 +374,8 @@ class Admission:
                 predicted_ttft=ttft,
                 predicted_tpot=tpot,
                 degraded_from=wish.degraded_from,
+                grows=need.grows,
+                salt=wish.tenant.salt,
             )
         )
 
@@ -405,8 +436,10 @@ class Admission:
             self._opens(worker)
 
     def _opens(self, worker: Worker) -> None:
-        """Something on a worker may let a queue's head in."""
+        """Something on a worker may let a queue's head in, or a claim grow."""
         self._room = True
+        if worker.name in self._wanting:
+            self._to_grow[worker.name] = None
         self._index.opens(worker)
 
     def _ticked(self, now: Seconds) -> None:
@@ -422,6 +455,8 @@ class Admission:
                 self._never_started(lease, now)
             elif lease is not None and lease.state is State.WAITING:
                 self._overdue(lease, now)
+            elif lease is not None and lease.state is State.BETWEEN:
+                self._drop(lease, "it was not asked for again", now)
 
     def _never_started(self, lease: Lease, now: Seconds) -> None:
         refusal = Refusal(
@@ -490,6 +525,10 @@ class Admission:
         if worker.note_others(report) or opens:
             self._opens(worker)
         if report.full:
+            worker.growing.only({wanted.claim for wanted in report.wants})
+        for wanted in report.wants:
+            self._wants(worker, wanted, now)
+        if report.full:
             self._index.touched(worker)  # it may have another bit by now
         self._silent.discard(worker.name)
         self._unlinked.discard(worker.name)
@@ -515,6 +554,7 @@ class Admission:
         if worker.shelf is not None:
             worker.shelf.clear()
         worker.guests, worker.forecast, worker.lessons = Guests(), forecast_of(facts), Lessons()
+        worker.growing = Growing()
         worker.ledger = PoolLedger(
             facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks, worker.shelf
         )
@@ -538,13 +578,11 @@ class Admission:
                 stale = Refusal(Why.NEVER_STARTED, "the request was asked for again since")
                 self._out.append(StopClaim(worker.name, claim, EndReason.REVOKED, stale))
             return
-        if held.blocks < charge.blocks:
+        before = charge.blocks
+        worker.ledger.confirm(claim, held.blocks, held.answers_raise)
+        if charge.blocks < before:
             self._opens(worker)
-        try:
-            worker.ledger.confirm(claim, held.blocks)
-        except OverCommitted:
-            worker.ledger.release(claim)
-            self._adopt(worker, held, now)
+        elif charge.blocks > before:
             self._index.touched(worker)
         mine = lease is not None and lease.claim == claim
         if held.prefilled and worker.ledger.prefilled(claim):
@@ -561,8 +599,10 @@ class Admission:
         worker.ledger.adopt(held.claim, held.blocks, held.slots, to_read)
         self._index.touched(worker)
         tier = self.rules.tiers.get(held.tier)
-        guest = Guest(tier.priority if tier else 0)
+        guest = Guest(tier.priority if tier else held.priority)
         worker.guests.came(held.claim, guest, prompt=to_read, reading=None, now=now)
+        if held.grows:
+            worker.growing.came(held.claim, held.priority, now)
 
     def _ended(self, worker: Worker, ended: EndedClaim, now: Seconds) -> None:
         worker.ended(ended)
@@ -573,14 +613,128 @@ class Admission:
         lease = self.leases.get(ended.claim.lease_id)
         if lease is None or lease.claim != ended.claim:
             return
+        self.preempted += ended.reason is EndReason.PREEMPTED
         if ended.reason in _GAVE_WAY and lease.key is not None:
-            self.preempted += ended.reason is EndReason.PREEMPTED
-            lease.turn(Turn.GAVE_WAY)
+            if lease.turn(Turn.GAVE_WAY):
+                self._due.expect(lease.lease_id, now + BETWEEN_AT_MOST)
             return
+        if ended.reason is EndReason.PREEMPTED:  # its client is on its way to another session
+            self._close(lease, Turn.ENDED)
+            return
+        if lease.wish is not None and ended.reason in _WHOLE:
+            wish, length = lease.wish, ended.output_tokens // lease.wish.choices
+            self.lengths.saw(wish.tenant.name, wish.tier.name, wish.model, length)
         served = outcome_of(lease, worker.facts, ended, now)
         # One that is not closed by this was asked for again, and is not over.
         if self._close(lease, Turn.ENDED) and served is not None:
             self._out.append(served)
+
+    # Growing, and giving way.
+
+    def _wants(self, worker: Worker, wanted: WantedClaim, now: Seconds) -> None:
+        """A claim is near its limit. While a raise is on its way to it, it is not raised again."""
+        charge = worker.ledger.charge_of(wanted.claim)
+        if charge is None or charge.reclaiming or charge.raising or wanted.claim not in worker.growing:
+            return
+        worker.growing.wants(wanted.claim, wanted.blocks, now)
+        self._to_grow[worker.name] = None
+
+    def _grow(self, worker: Worker, now: Seconds) -> None:
+        """Raise those that wait to grow, in the order of their ranks; short of blocks, others give way."""
+        ledger, growing = worker.ledger, worker.growing
+        for claim, want in growing.waiting():
+            charge = ledger.charge_of(claim)
+            if charge is None or want.blocks <= (charge.said or 0):
+                growing.answered(claim)
+                continue
+            if want.blocks - charge.blocks > ledger.blocks.free:
+                self._give_way_to(worker, claim, want.blocks - charge.blocks, now)
+                break
+            growing.answered(claim)
+            self._last_raise += 1
+            ledger.grow(claim, max(want.blocks, charge.blocks), self._last_raise)
+            self._out.append(RaiseClaim(worker.name, claim, charge.blocks, self._last_raise))
+        self._count_wanted(worker)
+
+    def _count_wanted(self, worker: Worker) -> None:
+        """What claims wait to grow by is promised to nobody else."""
+        ledger, waiting = worker.ledger, worker.growing.waiting()
+        charges = ((want, ledger.charge_of(claim)) for claim, want in waiting)
+        ledger.wanted = sum(max(0, want.blocks - charge.blocks) for want, charge in charges if charge)
+        if waiting:
+            self._wanting[worker.name] = None
+        else:
+            self._wanting.pop(worker.name, None)
+        self._index.touched(worker)
+
+    def _give_way_to(self, worker: Worker, claim: Claim, more: Blocks, now: Seconds) -> None:
+        """A claim waits for so many blocks: let the least of those beside it give way, once it is patient no
+        longer, unless enough are on their way back already."""
+        ledger, growing = worker.ledger, worker.growing
+        short = more - ledger.blocks.free - ledger.blocks.reclaiming
+        mine = growing.rank(claim)
+        givers = growing.givers() if short > 0 else ()
+        for giver, rank in givers:
+            if short <= 0:
+                return
+            charge = ledger.charge_of(giver)
+            if charge is None:
+                continue
+            if rank.priority >= mine.priority and growing.is_patient(claim, now, _running(ledger, growing)):
+                return
+            short -= charge.blocks
+            self._preempt(worker, giver)
+            if giver == claim:
+                return
+
+    def _make_way(self, wish: Wish) -> None:
+        """Nobody has room for a wish: growing claims of a lower priority give way where fewest have to."""
+        chosen: tuple[Worker, list[Claim]] | None = None
+        looked = 0
+        for worker in self.workers.values():
+            if not len(worker.growing) or worker.trouble:
+                continue
+            looked += 1
+            if looked > _FEW:
+                break
+            givers = self._givers(wish, worker)
+            if givers is None:
+                return  # room is on its way back there
+            if givers and (chosen is None or len(givers) < len(chosen[1])):
+                chosen = worker, givers
+        if chosen is not None:
+            for claim in chosen[1]:
+                self._preempt(chosen[0], claim)
+
+    def _givers(self, wish: Wish, worker: Worker) -> list[Claim] | None:
+        """Who would have to give way on a worker for a wish to find room; none: that does not help. `None`:
+        nobody, enough is on its way back."""
+        rules = self._placement.rules_of(wish.tier)
+        if not self._placement.can_ever(wish, worker) or any(rule(wish, worker) for _, rule in rules.own):
+            return []
+        ledger, need = worker.ledger, need_on(wish, worker)
+        blocks = need.blocks + len(need.hits) - ledger.open_blocks - ledger.blocks.reclaiming
+        slots = need.slots - ledger.slots.free - ledger.slots.reclaiming
+        if blocks <= 0 and slots <= 0:
+            return None
+        givers: list[Claim] = []
+        for claim, rank in worker.growing.givers():
+            charge = ledger.charge_of(claim)
+            if rank.priority >= wish.tier.priority:
+                break
+            if charge is None:
+                continue
+            givers.append(claim)
+            blocks, slots = blocks - charge.blocks, slots - charge.slots
+            if blocks <= 0 and slots <= 0:
+                return givers
+        return []
+
+    def _preempt(self, worker: Worker, claim: Claim) -> None:
+        """Stop a growing claim in favour of others. Its client asks for it again, with what was produced."""
+        if worker.ledger.reclaim(claim, gives_way=True):
+            worker.growing.left(claim)
+            self._out.append(StopClaim(worker.name, claim, EndReason.PREEMPTED, _gave_way(worker)))
 
     def _reconcile(self, worker: Worker, held: set[Claim], now: Seconds) -> None:
         """A full report lists every claim: one that the worker held and that is missing is over."""
@@ -618,16 +772,31 @@ class Admission:
             if lease is not None and lease.claim == claim:
                 self._close(lease, Turn.ENDED)
 
-    def resend_stops(self, worker: str) -> list[StopClaim]:
-        """The stops that a new link has to repeat: the old one may have lost them."""
-        again = Refusal(Why.NEVER_STARTED, "taken back by the router")
-        ledger = self.workers[worker].ledger
-        charges = ((claim, ledger.charge_of(claim)) for claim in ledger.claims())
-        return [
-            StopClaim(worker, c, EndReason.REVOKED, again)
-            for c, charge in charges
-            if charge and charge.reclaiming
-        ]
+    def resend_orders(self, worker: str) -> list[StopClaim | RaiseClaim]:
+        """The orders that a new link has to repeat: the old one may have lost them."""
+        known = self.workers[worker]
+        charges = ((claim, known.ledger.charge_of(claim)) for claim in known.ledger.claims())
+        return [order for claim, charge in charges if charge and (order := _order(known, claim, charge))]
+
+
+def _order(worker: Worker, claim: Claim, charge: Charge) -> StopClaim | RaiseClaim | None:
+    """What its worker has been told of a claim, and has not answered."""
+    if charge.reclaiming and charge.gives_way:
+        return StopClaim(worker.name, claim, EndReason.PREEMPTED, _gave_way(worker))
+    if charge.reclaiming:
+        taken_back = Refusal(Why.NEVER_STARTED, "taken back by the router")
+        return StopClaim(worker.name, claim, EndReason.REVOKED, taken_back)
+    return RaiseClaim(worker.name, claim, charge.blocks, charge.raising) if charge.raising else None
+
+
+def _gave_way(worker: Worker) -> Refusal:
+    return Refusal(Why.GAVE_WAY, f"had to give way to others on {worker.name}", 0.0)
+
+
+def _running(ledger: PoolLedger, growing: Growing) -> int:
+    """Claims that may end by themselves: they neither wait to grow nor are they taken back."""
+    charges = (ledger.charge_of(claim) for claim in ledger.claims())
+    return sum(1 for charge in charges if charge and not charge.reclaiming) - growing.wanting
 
 
 def _runs_out(lease: Lease) -> Seconds | None:

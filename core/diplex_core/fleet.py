@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from diplex_core.events import EndedClaim, Report, WorkerFacts
+from diplex_core.growing import Growing
 from diplex_core.guests import Guest, Guests
 from diplex_core.ledger import PoolLedger
 from diplex_core.lessons import Lessons
@@ -29,6 +30,7 @@ class Worker:
     known: WorkerFacts | None = None
     ledger: PoolLedger = field(default_factory=lambda: PoolLedger(0, 0))
     guests: Guests = field(default_factory=Guests)
+    growing: Growing = field(default_factory=Growing)
     forecast: Forecast | None = None  # nobody knows how fast a worker without one is
     lessons: Lessons = field(default_factory=Lessons)
     linked: bool = False
@@ -106,6 +108,8 @@ class Worker:
                 guest.promised, guest.allowance = promised, (promised - outlook.undisturbed) * later
         reading = outlook.reading if outlook is not None else None
         self.guests.came(claim, guest, prompt=to_read, reading=reading, now=wish.now)
+        if need.grows:
+            self.growing.came(claim, wish.tier.priority, wish.arrived)
         self.ledger.charge(claim, need.blocks, need.slots, need.hits, to_read)
 
     def read(self, claim: Claim, now: Seconds) -> None:
@@ -117,6 +121,7 @@ class Worker:
         """A claim is over. Leaving twice does nothing."""
         self.guests.left(claim)
         self.lessons.left(claim)
+        self.growing.left(claim)
 
     def ended(self, ended: EndedClaim) -> None:
         """The worker's last word on a claim, before it leaves."""

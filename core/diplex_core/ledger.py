@@ -9,6 +9,7 @@ reserved    what live claims hold for themselves
 pinned      resident prefix blocks that a live claim uses, each counted once: the first claim that hits
             a block pays for it, the last to leave releases it
 reclaiming  claims that the router wants back and the worker has not yet confirmed free
+wanted      blocks by which claims wait to grow: free, but promised to no newcomer
 guard       never promised
 cached      resident and held by nobody: reusable, evictable, and therefore free
 foreign     held by others (other routers, open requests), as the worker reports; lowers what is free,
@@ -35,16 +36,31 @@ class OverCommitted(ValueError):
 
 @dataclass(slots=True)
 class Charge:
-    """What one claim is charged. `held`: the worker has said that it holds it. `stray`: taken over from a
-    report though no room was left for it in this account, so it is counted like foreign."""
+    """What one claim is charged.
+
+    Attributes:
+        said: blocks that the worker has said that it holds for it; `None`: it has not said so yet.
+        raising: the number of a raise to `blocks` that is not answered yet; 0: none. Until then `blocks` may
+            be more than `said`.
+        gives_way: it is reclaimed in favour of others; its client may ask for it again.
+        stray: taken over from a report though no room was left for it in this account, so it is counted like
+            foreign.
+    """
 
     blocks: Blocks
     slots: Slots
     prefill: Tokens = 0  # of its prompt; 0 once its first token is out
     hits: frozenset[BlockHash] = frozenset()
+    said: Blocks | None = None
+    raising: int = 0
     reclaiming: bool = False
-    held: bool = False
+    gives_way: bool = False
     stray: bool = False
+
+    @property
+    def held(self) -> bool:
+        """The worker has said that it holds it."""
+        return self.said is not None
 
 
 @dataclass(slots=True)
@@ -93,6 +109,7 @@ class PoolLedger:
 
     Attributes:
         held_blocks: what its worker has said that it holds for this router.
+        wanted: blocks by which claims wait to grow.
     """
 
     def __init__(self, capacity: Blocks, slots: Slots, guard: Blocks = 0, kept: Kept | None = None) -> None:
@@ -101,6 +118,7 @@ class PoolLedger:
         self.prefill = Axis(UNBOUNDED)
         self.observed: Blocks | None = None  # a figure that did not arrive is unknown, never zero
         self.held_blocks: Blocks = 0
+        self.wanted: Blocks = 0
         self._charges: dict[Claim, Charge] = {}
         self._resident = Resident(kept)
 
@@ -125,12 +143,18 @@ class PoolLedger:
         return self._resident.leading(hashes)
 
     @property
+    def open_blocks(self) -> Blocks:
+        """Blocks that a newcomer may be promised: those who wait to grow come first."""
+        free = self.blocks.free - self.wanted
+        return free if free > 0 else 0
+
+    @property
     def room(self) -> float:
-        """The share of the pool that is free, on the scarcer of blocks and slots."""
+        """The share of the pool that is open to newcomers, on the scarcer of blocks and slots."""
         blocks, slots = self.blocks, self.slots
         if not blocks.capacity or not slots.capacity:
             return 0.0
-        of_blocks, of_slots = blocks.free / blocks.capacity, slots.free / slots.capacity
+        of_blocks, of_slots = self.open_blocks / blocks.capacity, slots.free / slots.capacity
         return of_blocks if of_blocks < of_slots else of_slots
 
     @property
@@ -138,8 +162,9 @@ class PoolLedger:
         return self.blocks, self.slots, self.prefill
 
     def fits(self, blocks: Blocks, slots: Slots, hits: Collection[BlockHash] = ()) -> bool:
+        """Whether a newcomer has room."""
         pinned = self._resident.newly_pinned(hits) if hits else 0
-        return blocks + pinned <= self.blocks.free and slots <= self.slots.free
+        return blocks + pinned <= self.open_blocks and slots <= self.slots.free
 
     def charge(
         self,
@@ -162,7 +187,7 @@ class PoolLedger:
         if not self.fits(blocks, slots, hits):
             raise OverCommitted(
                 f"claim {claim} needs {blocks} blocks and {slots} slots; "
-                f"{self.blocks.free} and {self.slots.free} are free"
+                f"{self.open_blocks} and {self.slots.free} are free"
             )
         charge = self._charges[claim] = Charge(blocks, slots, prefill, hits)
         if hits:
@@ -175,25 +200,57 @@ class PoolLedger:
         stray = (
             blocks + self.blocks.own > self.blocks.capacity or slots + self.slots.own > self.slots.capacity
         )
-        charge = self._charges[claim] = Charge(blocks, slots, prefill, held=True, stray=stray)
+        charge = self._charges[claim] = Charge(blocks, slots, prefill, said=blocks, stray=stray)
         self.held_blocks += blocks
         self._count(charge, 1)
 
-    def confirm(self, claim: Claim, blocks: Blocks) -> None:
-        """The worker holds the claim, with this as its whole size.
+    def grow(self, claim: Claim, blocks: Blocks, number: int) -> None:
+        """Raise a claim to a whole size; it counts from now on, whatever its worker still says before it
+        answers the raise of this number.
 
         Raises:
             KeyError: the claim is not charged.
-            OverCommitted: it grew beyond what is left.
+            OverCommitted: that is not free.
         """
         charge = self._charges[claim]
         more = blocks - charge.blocks
-        if more > 0 and not charge.stray and more + self.blocks.own > self.blocks.capacity:
-            raise OverCommitted(f"claim {claim} grew by {more} blocks; {self.blocks.free} are free")
-        self.held_blocks += more if charge.held else blocks
-        if more:
+        if more > self.blocks.free:
+            raise OverCommitted(f"claim {claim} is to grow by {more} blocks; {self.blocks.free} are free")
+        if more > 0:
             self.blocks.move(charge, more)
-        charge.blocks, charge.held = blocks, True
+            charge.blocks = blocks
+        charge.raising = number
+
+    def confirm(self, claim: Claim, blocks: Blocks, answers: int = 0) -> None:
+        """The worker holds the claim, with this as its whole size. Said before it answers a raise, a smaller
+        size than that does not count.
+
+        Args:
+            answers: the number of the raise that it answers; 0: none.
+        Raises:
+            KeyError: the claim is not charged.
+        """
+        charge = self._charges[claim]
+        self.held_blocks += blocks - (charge.said or 0)
+        charge.said = blocks
+        if charge.raising:
+            if answers == charge.raising:
+                charge.raising = 0
+            elif blocks < charge.blocks:
+                return
+        more = blocks - charge.blocks
+        if more:
+            self._resize(charge, blocks, more)
+
+    def _resize(self, charge: Charge, blocks: Blocks, more: Blocks) -> None:
+        """One that grew beyond what is left, as its worker's own blocks let it, is counted like foreign."""
+        if more > 0 and not charge.stray and more + self.blocks.own > self.blocks.capacity:
+            self._count(charge, -1)
+            charge.blocks, charge.stray = blocks, True
+            self._count(charge, 1)
+            return
+        self.blocks.move(charge, more)
+        charge.blocks = blocks
 
     def prefilled(self, claim: Claim) -> bool:
         """The claim's first token is out: its prompt is in flight no longer. False: it was so already."""
@@ -204,13 +261,13 @@ class PoolLedger:
         charge.prefill = 0
         return True
 
-    def reclaim(self, claim: Claim) -> bool:
+    def reclaim(self, claim: Claim, *, gives_way: bool = False) -> bool:
         """The router wants the claim back: charged until the worker confirms. False: was so already."""
         charge = self._charges.get(claim)
         if charge is None or charge.reclaiming:
             return False
         self._count(charge, -1)
-        charge.reclaiming = True
+        charge.reclaiming, charge.gives_way = True, gives_way
         self._count(charge, 1)
         return True
 
@@ -219,8 +276,7 @@ class PoolLedger:
         charge = self._charges.pop(claim, None)
         if charge is not None:
             self._count(charge, -1)
-            if charge.held:
-                self.held_blocks -= charge.blocks
+            self.held_blocks -= charge.said or 0
             if charge.hits:
                 self._resident.leave(charge.hits)
                 self.blocks.pinned = self._resident.pinned

@@ -116,6 +116,12 @@ class Tier:
         return () if self.promise.ttft_p95 is not None else ("spares_streams",)
 
     @property
+    def grows(self) -> bool:
+        """Whether its requests may hold less than they may come to need. Who may not give way holds in full,
+        or it might wait for ever to grow."""
+        return self.reserve is Reserve.EXPECTED and self.preemptible
+
+    @property
     def least_share(self) -> float:
         """The share of all granted tokens that its waiting requests get, whoever else waits. Unless it says
         otherwise, a twentieth for one that promises no first token: what nobody waits for is not starved."""

@@ -84,10 +84,13 @@ class Driver:
         self.tell(SessionEnded(session))
 
     def connect(self, worker: str, port: LinkPort) -> None:
-        """A new link to the worker is up; it repeats the stops that the last one may have lost."""
+        """A new link to the worker is up; it repeats the orders that the last one may have lost."""
         self._links[worker] = port
-        for stop in self.admission.resend_stops(worker):
-            port.stop(stop)
+        for order in self.admission.resend_orders(worker):
+            if isinstance(order, StopClaim):
+                port.stop(order)
+            else:
+                port.raise_claim(order)
 
     def disconnect(self, worker: str, port: LinkPort) -> None:
         if self._links.get(worker) is port:

@@ -451,7 +451,7 @@ def test_a_new_link_repeats_the_stops_that_the_old_one_may_have_lost(new_desk: N
     desk = new_desk(facts("a"))
     granted = desk.grant()
     desk.tell(Withdrawn(granted.key))
-    assert [stop.claim for stop in desk.admission.resend_stops("a")] == [granted.claim]
+    assert [stop.claim for stop in desk.admission.resend_orders("a")] == [granted.claim]
 
 
 def test_an_engine_that_is_silent_for_long_is_not_waited_for(new_desk: NewDesk, facts: Any) -> None:

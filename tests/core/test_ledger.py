@@ -117,8 +117,46 @@ def test_a_confirmed_claim_takes_the_size_that_the_worker_holds() -> None:
     ledger.charge(ONE, blocks=6, slots=1)
     ledger.confirm(ONE, 4)
     assert ledger.blocks.reserved == 4
+
+
+def test_a_raised_claim_counts_in_full_until_its_worker_answers_that_raise() -> None:
+    ledger = PoolLedger(capacity=10, slots=1)
+    ledger.charge(ONE, blocks=4, slots=1)
+    ledger.confirm(ONE, 4)
+    ledger.grow(ONE, 8, number=3)
+    ledger.confirm(ONE, 4)
+    ledger.confirm(ONE, 4, answers=2)
+    assert (ledger.blocks.reserved, ledger.held_blocks) == (8, 4)
+    ledger.confirm(ONE, 4, answers=3)
+    assert (ledger.blocks.reserved, ledger.held_blocks) == (4, 4)
+
+
+def test_a_claim_grows_only_into_what_is_free() -> None:
+    ledger = PoolLedger(capacity=10, slots=2)
+    ledger.charge(ONE, blocks=4, slots=1)
+    ledger.charge(TWO, blocks=4, slots=1)
     with pytest.raises(OverCommitted):
-        ledger.confirm(ONE, 11)
+        ledger.grow(ONE, 7, number=1)
+
+
+def test_what_claims_wait_to_grow_by_is_promised_to_no_newcomer() -> None:
+    ledger = PoolLedger(capacity=10, slots=2)
+    ledger.charge(ONE, blocks=6, slots=1)
+    ledger.wanted = 3
+    assert (ledger.open_blocks, ledger.blocks.free) == (1, 4)
+    assert not ledger.fits(2, 1)
+    ledger.grow(ONE, 9, number=1)
+
+
+def test_a_claim_that_outgrew_the_account_is_counted_like_foreign_and_keeps_its_pins() -> None:
+    ledger = PoolLedger(capacity=10, slots=2)
+    ledger.stored([7])
+    ledger.charge(ONE, blocks=4, slots=1, hits=[7])
+    ledger.charge(TWO, blocks=4, slots=1)
+    ledger.confirm(ONE, 8)
+    assert (ledger.blocks.own, ledger.blocks.stray, ledger.blocks.pinned) == (5, 8, 1)
+    ledger.release(ONE)
+    assert (ledger.blocks.own, ledger.blocks.stray) == (4, 0)
 
 
 def test_an_adopted_claim_without_room_is_counted_like_foreign() -> None:

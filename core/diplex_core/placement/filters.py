@@ -1,7 +1,7 @@
 """The filters. The first group says what a pool is, and rarely changes; the second, how it is now."""
 
 from diplex_core.events import WorkerFacts
-from diplex_core.placement.rules import PoolView, Wish, Word, filter_, need_on, output_with
+from diplex_core.placement.rules import PoolView, Wish, Word, filter_, need_on, output_with, whole
 from diplex_core.words import Blocks, Seconds
 
 # These look at a request's model, tier and tenant and at a worker's facts, and at no size.
@@ -65,8 +65,8 @@ def context_fits(wish: Wish, pool: PoolView) -> Word:
 @filter_("pool_fits")
 def pool_fits(wish: Wish, pool: PoolView) -> Word:
     """The empty pool could hold it."""
-    need, have = need_on(wish, pool), pool.facts.usable_blocks
-    blocks = need.blocks + len(need.hits)  # what it hits lies in the same pool
+    # What it hits lies in the same pool, and what grows may come to need it all.
+    blocks, have = max(whole(wish, pool.facts), wish.least_blocks), pool.facts.usable_blocks
     return None if blocks <= have else f"needs {blocks} KV blocks, the whole pool has {have}"
 
 
@@ -98,7 +98,7 @@ def kv_fits(wish: Wish, pool: PoolView) -> Word:
     need = need_on(wish, pool)
     if pool.ledger.fits(need.blocks, 0, need.hits):
         return None
-    return f"needs {need.blocks} KV blocks, {pool.ledger.blocks.free} are free"
+    return f"needs {need.blocks} KV blocks, {pool.ledger.open_blocks} are free"
 
 
 @filter_("slot_free")

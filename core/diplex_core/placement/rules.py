@@ -42,6 +42,7 @@ class Wish:
     least_blocks: Blocks = 0  # what a worker said it needs, when it refused
     avoid: str = ""  # the worker that refused last
     degraded_from: str = ""  # the tier that was asked for, where `tier` is another
+    expected: Tokens | None = None  # output that such requests mostly come to; `None`: it holds in full
     arrived: Seconds = 0.0  # when it was first asked for
     now: Seconds = 0.0  # when it is looked at
 
@@ -59,10 +60,19 @@ class Wish:
         target = self.promise.ttft_p95
         return None if target is None else target.at(self.prompt - self.produced)
 
-    def at(self, arrived: Seconds, now: Seconds) -> "Wish":
-        """The same wish of a request that came then, looked at now. What was worked out of it stays known."""
+    @property
+    def may_grow(self) -> bool:
+        """Whether it may hold less than it may come to need: it can give way, and go on elsewhere."""
+        return self.tier.grows and self.choices == 1
+
+    def at(self, arrived: Seconds, now: Seconds, expected: Tokens | None = None) -> "Wish":
+        """The same wish of a request that came then, looked at now. What was worked out of it stays known.
+
+        Args:
+            expected: output that such requests mostly come to; `None`: nobody knows, or it is not to grow.
+        """
         seen = object.__new__(Wish)
-        seen.__dict__.update(self.__dict__, arrived=arrived, now=now)
+        seen.__dict__.update(self.__dict__, arrived=arrived, now=now, expected=expected)
         return seen
 
 
@@ -98,23 +108,41 @@ class Need(NamedTuple):
     slots: Slots
     max_tokens: Tokens
     hits: tuple[BlockHash, ...] = ()
+    grows: bool = False  # `blocks` is less than it may come to need
 
 
 def need_on(wish: Wish, pool: PoolView) -> Need:
-    """The wish counted in this pool's blocks, resident prefix blocks left out."""
+    """What the wish holds of this pool from its start, resident prefix blocks left out."""
     facts = pool.facts
     output, own = output_with(wish, facts), whole(wish, facts)
+    grows = False
+    if wish.expected is not None and facts.can_grow and facts.can_resume:
+        first = blocks_needed(
+            wish.prompt, min(output, wish.expected), facts.block_tokens, draft=facts.draft_tokens
+        )
+        own, grows = first, first < own
     if not wish.block_hashes:
-        return Need(max(own, wish.least_blocks), wish.choices, output)
+        return Need(max(own, wish.least_blocks), wish.choices, output, grows=grows)
     hits = pool.ledger.hits(wish.block_hashes)[: wish.prompt // facts.block_tokens]
     own -= len(hits)
     # A worker that needs more than this had fewer of them cached: count on as many fewer.
     fewer = max(0, wish.least_blocks - own)
-    return Need(max(own, wish.least_blocks), wish.choices, output, hits[: max(0, len(hits) - fewer)])
+    return Need(max(own, wish.least_blocks), wish.choices, output, hits[: max(0, len(hits) - fewer)], grows)
+
+
+def held_from_the_start(wish: Wish, facts: WorkerFacts) -> Blocks:
+    """What the wish holds of such a pool from its start, as if nothing were resident there."""
+    output = output_with(wish, facts)
+    if wish.expected is not None and facts.can_grow and facts.can_resume:
+        output = min(output, wish.expected)
+    own = blocks_needed(
+        wish.prompt, output, facts.block_tokens, choices=wish.choices, draft=facts.draft_tokens
+    )
+    return max(own, wish.least_blocks)
 
 
 def whole(wish: Wish, facts: WorkerFacts) -> Blocks:
-    """The wish counted in blocks of such a pool, as if nothing were resident there."""
+    """All that the wish may come to need, in blocks of such a pool, as if nothing were resident there."""
     return blocks_needed(
         wish.prompt,
         output_with(wish, facts),

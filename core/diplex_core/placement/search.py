@@ -25,7 +25,7 @@ from typing import Final, Protocol, TypeAlias
 from diplex_core.placement.filters import PATIENCE, ever_fits
 from diplex_core.placement.index import Group, Index, Member, Vain
 from diplex_core.placement.place import Choice, Look, Placement, TierRules, Words
-from diplex_core.placement.rules import Wish, need_on, whole
+from diplex_core.placement.rules import Wish, held_from_the_start, need_on, whole
 from diplex_core.prefixes import NOTHING
 from diplex_core.words import Blocks, Seconds
 
@@ -96,12 +96,11 @@ class _Search:
         lanes = []
         for group in known[1]:
             facts = group.largest.facts
-            blocks = max(whole(wish, facts), wish.least_blocks)
-            if not ever_fits(wish, facts, blocks):
+            if not ever_fits(wish, facts, max(whole(wish, facts), wish.least_blocks)):
                 continue
             if placement.by_size and any(rule(wish, group.largest) for rule in placement.by_size):
                 continue
-            lanes.append(_Lane(self, group, blocks))
+            lanes.append(_Lane(self, group, held_from_the_start(wish, facts)))
         return lanes
 
     def _try(self, members: Iterable[Member], lanes: "list[_Lane]") -> None:
@@ -259,8 +258,8 @@ class _Lane:
         wish, ledger = self.search.wish, member.ledger
         if wish.choices > ledger.slots.free:
             return False
-        blocks = self.blocks if self._alike else max(whole(wish, member.facts), wish.least_blocks)
-        if blocks <= ledger.blocks.free:
+        blocks = self.blocks if self._alike else held_from_the_start(wish, member.facts)
+        if blocks <= ledger.open_blocks:
             return True
         if not wish.block_hashes:
             return False

@@ -484,8 +484,9 @@ class Simulation:
         self._later(self._message, partial(self._stops_again, worker))
 
     def _stops_again(self, worker: VirtualWorker) -> None:
-        for stop in self.admission.resend_stops(worker.facts.name):
-            self._later(self._message, partial(self._stop, stop))
+        for order in self.admission.resend_orders(worker.facts.name):
+            if isinstance(order, StopClaim):
+                self._later(self._message, partial(self._stop, order))
 
 
 def _nobody(said: Outcome | Served) -> None:

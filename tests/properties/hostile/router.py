@@ -179,8 +179,11 @@ class Router:
         self.reported.add(end.worker)
         if report.number == 1 and self.links.get(end.worker, (None, None))[1] is wire:
             self.ports[end.worker] = wire
-            for stop in self.admission.resend_stops(end.worker):
-                self._stop(stop)
+            for order in self.admission.resend_orders(end.worker):
+                if isinstance(order, StopClaim):
+                    self._stop(order)
+                else:
+                    wire.call(order)
 
     def link_over(self, end: LinkEnd, wire: Wire) -> None:
         if self.ports.get(end.worker) is wire:
