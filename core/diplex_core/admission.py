@@ -794,9 +794,10 @@ def _gave_way(worker: Worker) -> Refusal:
 
 
 def _running(ledger: PoolLedger, growing: Growing) -> int:
-    """Claims that may end by themselves: they neither wait to grow nor are they taken back."""
+    """Claims that may end by themselves, others' too: they neither wait to grow nor are they taken back."""
     charges = (ledger.charge_of(claim) for claim in ledger.claims())
-    return sum(1 for charge in charges if charge and not charge.reclaiming) - growing.wanting
+    mine = sum(1 for charge in charges if charge and not charge.reclaiming) - growing.wanting
+    return mine + ledger.slots.foreign
 
 
 def _runs_out(lease: Lease) -> Seconds | None:

@@ -24,7 +24,8 @@ class Rank(NamedTuple):
     """Where a growing claim stands: the least gives way first."""
 
     priority: int
-    older: Seconds  # when it was first asked for, made negative
+    older: Seconds  # when it was first asked for, made negative,
+    earlier: int  # and of equals the lease's number, likewise
 
 
 class Want(NamedTuple):
@@ -53,7 +54,7 @@ class Growing:
         return len(self._wants)
 
     def came(self, claim: Claim, priority: int, arrived: Seconds) -> None:
-        self._ranks[claim] = Rank(priority, -arrived)
+        self._ranks[claim] = Rank(priority, -arrived, -claim.lease_id)
 
     def left(self, claim: Claim) -> None:
         """It is over, or on its way out. Leaving twice does nothing."""
@@ -89,7 +90,7 @@ class Growing:
         """Whether one that waits still does so, before an equal of it is stopped for it.
 
         Args:
-            others: claims beside it, growing or not, that do not wait themselves and may end.
+            others: claims beside it, growing or not and whoever's, that do not wait themselves and may end.
         """
         if not others:
             return False  # nobody will end: somebody has to be stopped

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from diplex_core.events import Refusal, Why
 from diplex_core.fleet import Worker
 from diplex_core.placement.place import Placement
-from diplex_core.placement.rules import Wish, need_on
+from diplex_core.placement.rules import Wish, need_on, whole
 from diplex_core.words import Seconds
 
 _LEAST_WAIT: Seconds = 1.0
@@ -66,14 +66,15 @@ def _fits_nowhere(wish: Wish, serving: Sequence[Worker], placement: Placement) -
         numbers = {"needed_slots": str(need.slots), "largest_engine_slots": str(facts.capacity_slots)}
         message = f"the request fits no engine: {facts.name}: {slots}. Mend: n at most {facts.capacity_slots}"
         return Refusal(Why.REQUEST_TOO_LARGE, message, numbers=numbers)
+    blocks = max(whole(wish, facts), wish.least_blocks)
     most = min(facts.context or facts.usable_tokens, facts.usable_tokens)
     return Refusal(
         Why.REQUEST_TOO_LARGE,
         f"the request fits no pool: {wish.prompt} prompt tokens and {need.max_tokens} output tokens need "
-        f"{need.blocks} KV blocks; the largest, {facts.name}, has {facts.usable_blocks} and a context of "
+        f"{blocks} KV blocks; the largest, {facts.name}, has {facts.usable_blocks} and a context of "
         f"{facts.context} tokens. Mend: at most {most} tokens of prompt and output together",
         numbers={
-            "needed_blocks": str(need.blocks),
+            "needed_blocks": str(blocks),
             "largest_pool_blocks": str(facts.usable_blocks),
             "fits_tokens": str(most),
         },

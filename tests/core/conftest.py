@@ -19,6 +19,7 @@ from diplex_core.events import (
     Report,
     Reported,
     Served,
+    WantedClaim,
     WorkerFacts,
 )
 from diplex_core.words import Claim, EndReason, Pattern, Rules, Tier
@@ -79,6 +80,7 @@ class Desk:
         full: WorkerFacts | None = None,
         problem: str = "",
         foreign: int = 0,
+        wants: tuple[WantedClaim, ...] = (),
     ) -> list[Decision]:
         self.numbers[worker] += 1
         mine = self.held[worker]
@@ -94,6 +96,7 @@ class Desk:
             foreign_blocks=foreign,
             held=tuple(mine.values()) if full else held,
             ended=ended,
+            wants=wants,
             facts=full,
             engine_problem=problem,
         )
