@@ -797,7 +797,7 @@ def _running(ledger: PoolLedger, growing: Growing) -> int:
     """Claims that may end by themselves, others' too: they neither wait to grow nor are they taken back."""
     charges = (ledger.charge_of(claim) for claim in ledger.claims())
     mine = sum(1 for charge in charges if charge and not charge.reclaiming) - growing.wanting
-    return mine + ledger.slots.foreign
+    return mine + (ledger.blocks.foreign > 0)
 
 
 def _runs_out(lease: Lease) -> Seconds | None:
