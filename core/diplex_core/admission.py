@@ -7,7 +7,7 @@ It calls no clock: `now` is seconds on any clock that never goes back.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, assert_never
+from typing import assert_never
 
 from diplex_core.due import Due
 from diplex_core.events import (
@@ -33,17 +33,17 @@ from diplex_core.events import (
     SessionEnded,
     StopClaim,
     Ticked,
-    WantedClaim,
     Why,
     Withdrawn,
     WorkerFacts,
 )
 from diplex_core.fleet import GIVEN_UP_AFTER, Worker
+from diplex_core.giving_way import GivingWay, orders_again
 from diplex_core.growing import PATIENCE, Growing
 from diplex_core.guests import Guest, Guests
 from diplex_core.lateness import late_by, lowered
 from diplex_core.lease import ON_SESSION, Lease, State, Turn
-from diplex_core.ledger import Charge, PoolLedger
+from diplex_core.ledger import PoolLedger
 from diplex_core.lengths import Lengths
 from diplex_core.lessons import Lessons
 from diplex_core.model.forecast import forecast_of
@@ -68,8 +68,6 @@ REBUILD_WITHIN: Seconds = 3.0
 MOST_REFUSALS = 20
 BETWEEN_AT_MOST: Seconds = 30.0
 """A request that gave way and is not asked for again within this is taken to be given up."""
-_FEW: Final = 64
-"""Of a large fleet so many workers are looked at to see where others may give way."""
 
 _GAVE_WAY = frozenset({EndReason.REFUSED, EndReason.PREEMPTED})
 _WHOLE = frozenset({EndReason.STOP, EndReason.LENGTH})
@@ -119,9 +117,7 @@ class Admission:
         self._unlinked = set(self.workers)  # and not given up yet
         self._due = Due()
         self._drain = Drain()
-        self._last_raise = epoch << 32
-        self._wanting: dict[str, None] = {}  # workers with claims that wait to grow,
-        self._to_grow: dict[str, None] = {}  # and those of them on which something happened
+        self._giving_way = GivingWay(epoch, self._placement)
         self._room = False  # something happened that may let a queue's head in,
         self._anew = False  # and it may be anywhere
         self._out: list[Decision] = []
@@ -152,12 +148,13 @@ class Admission:
                 self._room = self._anew = True
             case Ticked():
                 self._ticked(now)
-                self._to_grow.update(self._wanting)
+                self._giving_way.time_passed()
                 self._room = self._anew = True
             case _:
                 assert_never(event)
-        while self._to_grow:  # before anybody is admitted
-            self._grow(self.workers[self._to_grow.popitem()[0]], now)
+        for worker, orders in self._giving_way.answers(now):  # before anybody is admitted
+            out += orders
+            self._index.touched(worker)
         if self._room:
             self._serve_queues(now)
         return out
@@ -270,6 +267,14 @@ class Admission:
         self._remember(lease, wish, choice, now)
         self._grant(lease, wish, self.workers[choice.picked.name], now)
         return True
+
+    def _make_way(self, wish: Wish) -> None:
+        """Nobody has room: growing claims of a lower priority may give way."""
+        made = self._giving_way.make_way(wish, self.workers.values())
+        if made is not None:
+            worker, stops = made
+            self._out += stops
+            self._index.touched(worker)
 
     def _expected(self, wish: Wish) -> Tokens | None:
         """Output tokens that such requests mostly come to, beyond what was produced; `None`: it holds in
@@ -438,8 +443,7 @@ class Admission:
     def _opens(self, worker: Worker) -> None:
         """Something on a worker may let a queue's head in, or a claim grow."""
         self._room = True
-        if worker.name in self._wanting:
-            self._to_grow[worker.name] = None
+        self._giving_way.freed(worker)
         self._index.opens(worker)
 
     def _ticked(self, now: Seconds) -> None:
@@ -527,7 +531,7 @@ class Admission:
         if report.full:
             worker.growing.only({wanted.claim for wanted in report.wants})
         for wanted in report.wants:
-            self._wants(worker, wanted, now)
+            self._giving_way.wants(worker, wanted, now)
         if report.full:
             self._index.touched(worker)  # it may have another bit by now
         self._silent.discard(worker.name)
@@ -629,113 +633,6 @@ class Admission:
         if self._close(lease, Turn.ENDED) and served is not None:
             self._out.append(served)
 
-    # Growing, and giving way.
-
-    def _wants(self, worker: Worker, wanted: WantedClaim, now: Seconds) -> None:
-        """A claim is near its limit. While a raise is on its way to it, it is not raised again."""
-        charge = worker.ledger.charge_of(wanted.claim)
-        if charge is None or charge.reclaiming or charge.raising or wanted.claim not in worker.growing:
-            return
-        worker.growing.wants(wanted.claim, wanted.blocks, now)
-        self._to_grow[worker.name] = None
-
-    def _grow(self, worker: Worker, now: Seconds) -> None:
-        """Raise those that wait to grow, in the order of their ranks; short of blocks, others give way."""
-        ledger, growing = worker.ledger, worker.growing
-        for claim, want in growing.waiting():
-            charge = ledger.charge_of(claim)
-            if charge is None or want.blocks <= (charge.said or 0):
-                growing.answered(claim)
-                continue
-            if want.blocks - charge.blocks > ledger.blocks.free:
-                self._give_way_to(worker, claim, want.blocks - charge.blocks, now)
-                break
-            growing.answered(claim)
-            self._last_raise += 1
-            ledger.grow(claim, max(want.blocks, charge.blocks), self._last_raise)
-            self._out.append(RaiseClaim(worker.name, claim, charge.blocks, self._last_raise))
-        self._count_wanted(worker)
-
-    def _count_wanted(self, worker: Worker) -> None:
-        """What claims wait to grow by is promised to nobody else."""
-        ledger, waiting = worker.ledger, worker.growing.waiting()
-        charges = ((want, ledger.charge_of(claim)) for claim, want in waiting)
-        ledger.wanted = sum(max(0, want.blocks - charge.blocks) for want, charge in charges if charge)
-        if waiting:
-            self._wanting[worker.name] = None
-        else:
-            self._wanting.pop(worker.name, None)
-        self._index.touched(worker)
-
-    def _give_way_to(self, worker: Worker, claim: Claim, more: Blocks, now: Seconds) -> None:
-        """A claim waits for so many blocks: let the least of those beside it give way, once it is patient no
-        longer, unless enough are on their way back already."""
-        ledger, growing = worker.ledger, worker.growing
-        short = more - ledger.blocks.free - ledger.blocks.reclaiming
-        mine = growing.rank(claim)
-        givers = growing.givers() if short > 0 else ()
-        for giver, rank in givers:
-            if short <= 0:
-                return
-            charge = ledger.charge_of(giver)
-            if charge is None:
-                continue
-            if rank.priority >= mine.priority and growing.is_patient(claim, now, _running(ledger, growing)):
-                return
-            short -= charge.blocks
-            self._preempt(worker, giver)
-            if giver == claim:
-                return
-
-    def _make_way(self, wish: Wish) -> None:
-        """Nobody has room for a wish: growing claims of a lower priority give way where fewest have to."""
-        chosen: tuple[Worker, list[Claim]] | None = None
-        looked = 0
-        for worker in self.workers.values():
-            if not len(worker.growing) or worker.trouble:
-                continue
-            looked += 1
-            if looked > _FEW:
-                break
-            givers = self._givers(wish, worker)
-            if givers is None:
-                return  # room is on its way back there
-            if givers and (chosen is None or len(givers) < len(chosen[1])):
-                chosen = worker, givers
-        if chosen is not None:
-            for claim in chosen[1]:
-                self._preempt(chosen[0], claim)
-
-    def _givers(self, wish: Wish, worker: Worker) -> list[Claim] | None:
-        """Who would have to give way on a worker for a wish to find room; none: that does not help. `None`:
-        nobody, enough is on its way back."""
-        rules = self._placement.rules_of(wish.tier)
-        if not self._placement.can_ever(wish, worker) or any(rule(wish, worker) for _, rule in rules.own):
-            return []
-        ledger, need = worker.ledger, need_on(wish, worker)
-        blocks = need.blocks + len(need.hits) - ledger.open_blocks - ledger.blocks.reclaiming
-        slots = need.slots - ledger.slots.free - ledger.slots.reclaiming
-        if blocks <= 0 and slots <= 0:
-            return None
-        givers: list[Claim] = []
-        for claim, rank in worker.growing.givers():
-            charge = ledger.charge_of(claim)
-            if rank.priority >= wish.tier.priority:
-                break
-            if charge is None:
-                continue
-            givers.append(claim)
-            blocks, slots = blocks - charge.blocks, slots - charge.slots
-            if blocks <= 0 and slots <= 0:
-                return givers
-        return []
-
-    def _preempt(self, worker: Worker, claim: Claim) -> None:
-        """Stop a growing claim in favour of others. Its client asks for it again, with what was produced."""
-        if worker.ledger.reclaim(claim, gives_way=True):
-            worker.growing.left(claim)
-            self._out.append(StopClaim(worker.name, claim, EndReason.PREEMPTED, _gave_way(worker)))
-
     def _reconcile(self, worker: Worker, held: set[Claim], now: Seconds) -> None:
         """A full report lists every claim: one that the worker held and that is missing is over."""
         for claim in worker.ledger.claims():
@@ -774,30 +671,7 @@ class Admission:
 
     def resend_orders(self, worker: str) -> list[StopClaim | RaiseClaim]:
         """The orders that a new link has to repeat: the old one may have lost them."""
-        known = self.workers[worker]
-        charges = ((claim, known.ledger.charge_of(claim)) for claim in known.ledger.claims())
-        return [order for claim, charge in charges if charge and (order := _order(known, claim, charge))]
-
-
-def _order(worker: Worker, claim: Claim, charge: Charge) -> StopClaim | RaiseClaim | None:
-    """What its worker has been told of a claim, and has not answered."""
-    if charge.reclaiming and charge.gives_way:
-        return StopClaim(worker.name, claim, EndReason.PREEMPTED, _gave_way(worker))
-    if charge.reclaiming:
-        taken_back = Refusal(Why.NEVER_STARTED, "taken back by the router")
-        return StopClaim(worker.name, claim, EndReason.REVOKED, taken_back)
-    return RaiseClaim(worker.name, claim, charge.blocks, charge.raising) if charge.raising else None
-
-
-def _gave_way(worker: Worker) -> Refusal:
-    return Refusal(Why.GAVE_WAY, f"had to give way to others on {worker.name}", 0.0)
-
-
-def _running(ledger: PoolLedger, growing: Growing) -> int:
-    """Claims that may end by themselves, others' too: they neither wait to grow nor are they taken back."""
-    charges = (ledger.charge_of(claim) for claim in ledger.claims())
-    mine = sum(1 for charge in charges if charge and not charge.reclaiming) - growing.wanting
-    return mine + (ledger.blocks.foreign > 0)
+        return orders_again(self.workers[worker])
 
 
 def _runs_out(lease: Lease) -> Seconds | None:
