@@ -525,7 +525,8 @@ class Admission:
         if report.full:
             self._reconcile(worker, {held.claim for held in report.held}, now)
             theirs = report.used_blocks - report.foreign_blocks
-            self.drift_max = max(self.drift_max, abs(theirs - worker.ledger.held_blocks))
+            worker.drift = abs(theirs - worker.ledger.held_blocks)
+            self.drift_max = max(self.drift_max, worker.drift)
         if worker.note_others(report) or opens:
             self._opens(worker)
         if report.full:

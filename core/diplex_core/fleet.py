@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from diplex_core.events import EndedClaim, Report, WorkerFacts
 from diplex_core.growing import Growing
@@ -15,6 +16,9 @@ from diplex_core.words import Blocks, Claim, Seconds, Tokens
 
 GIVEN_UP_AFTER: Seconds = 3.0
 """A worker without a link for this long is given up: its claims are freed, its leases closed."""
+
+_DRIFT_BORNE: Final = 0.05
+"""A share of the pool by which two accounts may differ: reports are on their way, and claims with them."""
 
 _LIKELY_OUTPUT: Tokens = 128
 """An answer's length is not known before it ends; it is taken to be no longer than this."""
@@ -49,6 +53,7 @@ class Worker:
     requests_by_tier: Counter[str] = field(default_factory=Counter)
     refused: int = 0
     output_tokens: int = 0
+    drift: Blocks = 0  # by which its last full report and this account differ
     _seen: tuple[Wish, Outlook] | None = None
 
     @property
@@ -163,6 +168,16 @@ class Worker:
         )
         self._seen = wish, outlook
         return outlook
+
+    @property
+    def drift_alarm(self) -> str:
+        """What is wrong where its own account and this one are too far apart; empty: nothing is."""
+        if self.known is None or self.drift <= _DRIFT_BORNE * self.facts.capacity_blocks:
+            return ""
+        return (
+            f"its account and the ledger's differ by {self.drift} of {self.facts.capacity_blocks} KV blocks. "
+            "Mend: restart it, if that lasts"
+        )
 
     @property
     def read_by(self) -> Seconds:

@@ -496,3 +496,15 @@ def test_explain_gives_each_filters_word_on_each_worker(new_desk: NewDesk, facts
     assert (explained.outcome, explained.picked) == ("granted", "c")
     assert explained.words["b"].objections == {"pattern": "pattern B; tier interactive allows C, A"}
     assert explained.words["c"].scores["preferred_pattern"] == 1.0
+
+
+def test_two_accounts_that_are_far_apart_raise_an_alarm(new_desk, facts):
+    desk = new_desk(facts("a"))
+    granted = desk.grant(32, 32)
+    desk.start(granted)
+    worker = desk.admission.workers["a"]
+    assert (worker.drift, worker.drift_alarm) == (0, "")
+    unknown = Report(2 + 1, True, 0.0, used_blocks=30, used_slots=1, held=tuple(desk.held["a"].values()))
+    desk.tell(Reported("a", unknown))
+    assert worker.drift == 28
+    assert "28 of 100 KV blocks" in worker.drift_alarm
