@@ -13,8 +13,8 @@ from opentelemetry.trace import SpanKind
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2, router_pb2_grpc
 from diplex.wire.context import parent_of
-from diplex.wire.counting import count_or_bound
 from diplex.wire.frames import WorkerStreams
+from diplex.wire.prompt_count import PromptCount, count_without_tokenizer
 from diplex.wire.request import RequestLife, Wanted
 from diplex.wire.request_span import traced
 from diplex.wire.status import Problem
@@ -97,12 +97,11 @@ class RouterService(router_pb2_grpc.RouterServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> Wanted:
         await self._ready.wait()
-        tokens, exact = request.prompt_tokens, True
-        if not tokens:
-            try:
-                tokens, exact = count_or_bound(request.prompt, self._view.bound_of(request.model))
-            except Problem as problem:
-                await problem.abort(context)
+        count = PromptCount(
+            request.prompt_tokens, True, tuple(request.block_hashes), request.hash_block_tokens
+        )
+        if not count.tokens:
+            count = await self._counted(request.model, request.prompt, context)
         sampling = request.sampling
         sampling.max_tokens_stated = request.max_tokens > 0
         return Wanted(
@@ -112,23 +111,29 @@ class RouterService(router_pb2_grpc.RouterServicer):
             api_key=request.api_key or _key_in(context),
             prompt=request.prompt,
             sampling=sampling,
-            prompt_tokens=tokens,
-            exact=exact,
+            prompt_tokens=count.tokens,
+            exact=count.exact,
             max_tokens=request.max_tokens,
             n=request.n or 1,
             timeout=context.time_remaining(),
-            block_hashes=tuple(request.block_hashes),
+            block_hashes=count.block_hashes,
+            hash_block_tokens=count.hash_block_tokens,
         )
+
+    async def _counted(
+        self, model: str, prompt: pb.Prompt, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> PromptCount:
+        try:
+            return count_without_tokenizer(prompt, self._view.model(model))
+        except Problem as problem:
+            await problem.abort(context)
 
     async def CountTokens(
         self, request: router_pb2.RouterCountTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> router_pb2.RouterCountTokensResponse:
         await self._ready.wait()
-        try:
-            tokens, exact = count_or_bound(request.prompt, self._view.bound_of(request.model))
-        except Problem as problem:
-            await problem.abort(context)
-        return router_pb2.RouterCountTokensResponse(tokens=tokens, exact=exact)
+        count = await self._counted(request.model, request.prompt, context)
+        return router_pb2.RouterCountTokensResponse(tokens=count.tokens, exact=count.exact)
 
     async def ListModels(
         self, request: router_pb2.RouterListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -1,5 +1,6 @@
 """What the router shows of itself: the fleet, its queues and leases, and the models it serves."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -125,8 +126,9 @@ class View:
     def default_model(self) -> str:
         return self._admission.rules.default_model
 
-    def bound_of(self, model: str) -> pb.CountBound:
-        return self._model(model or self.default_model).bound
+    def model(self, name: str) -> pb.Model:
+        """What clients are told of a model, "" being the default one."""
+        return self._model(name or self.default_model)
 
     def _model(self, name: str) -> pb.Model:
         """One model over all its workers: the roomiest context, and the bound that holds on each of them."""
@@ -137,6 +139,7 @@ class View:
         up = sum(1 for info, _ in serving if not workers[info.name].trouble)
         bounds = [model.bound for _, model in serving if model.HasField("bound")]
         hashes = {model.tokenizer_hash for _, model in serving}
+        sizes = Counter(info.block_tokens for info, _ in serving)
         return pb.Model(
             name=name,
             context=max((info.context for info, _ in serving), default=0),
@@ -151,6 +154,7 @@ class View:
             if bounds
             else _UNLEARNED,
             workers=up,
+            block_tokens=max(sizes, key=lambda size: (sizes[size], -size), default=0),
         )
 
 

@@ -22,8 +22,8 @@ from diplex.session import RouterSession, no_router
 from diplex.stream import TokenStream
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2, router_pb2_grpc
-from diplex.wire.counting import count_or_bound
 from diplex.wire.frames import WorkerStreams
+from diplex.wire.prompt_count import count_without_tokenizer
 from diplex.wire.request import Consumer, RequestLife, Wanted
 from diplex.wire.request_span import traced
 from diplex.wire.serving import channel
@@ -341,7 +341,9 @@ def _complete(wanted: Wanted, model: pb.Model) -> None:
             field="messages",
         )
     wanted.model = wanted.model or model.name
-    wanted.prompt_tokens, wanted.exact = count_or_bound(wanted.prompt, model.bound)
+    count = count_without_tokenizer(wanted.prompt, model)
+    wanted.prompt_tokens, wanted.exact = count.tokens, count.exact
+    wanted.block_hashes, wanted.hash_block_tokens = count.block_hashes, count.hash_block_tokens
 
 
 def _server_of(target: str) -> dict[str, str | int]:

@@ -9,6 +9,8 @@ import pytest
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2
 from diplex.wire.status import Problem
+from diplex_core.admission import Admission
+from diplex_core.events import Asked, Event
 
 
 def request(**more: Any) -> router_pb2.RouterGenerateRequest:
@@ -113,3 +115,22 @@ async def test_a_request_waits_while_the_router_has_no_worker_yet_and_then_fails
                     pass
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert "no worker serves m" in (caught.value.details() or "")
+
+
+async def test_what_a_client_hashed_itself_reaches_admission(
+    worker: Any, new_router: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+    step = Admission.step
+
+    def noted(admission: Admission, event: Event, now: float) -> Any:
+        events.append(event)
+        return step(admission, event, now)
+
+    monkeypatch.setattr(Admission, "step", noted)
+    async with new_router(worker) as stub:
+        async for _ in stub.Generate(request(prompt_tokens=64, block_hashes=[7, 8], hash_block_tokens=32)):
+            pass
+    (ask,) = [event.ask for event in events if isinstance(event, Asked)]
+    assert (ask.prompt_tokens, ask.exact) == (64, True)
+    assert (ask.block_hashes, ask.hash_block_tokens) == ((7, 8), 32)

@@ -1,5 +1,6 @@
 """What the router shows of itself, in the wire's words."""
 
+from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2
 from diplex_core.admission import Admission
 from diplex_core.ledger import UNBOUNDED, Axis
@@ -58,3 +59,12 @@ def test_an_axis_without_a_bound_shows_what_is_taken_and_no_capacity():
     axis = Axis(UNBOUNDED, reserved=4096, peak=8192)
     shown = account(axis)
     assert (shown.capacity, shown.free, shown.reserved, shown.peak) == (0, 0, 4096, 8192)
+
+
+def test_a_models_block_is_as_large_as_most_of_its_workers_have_it():
+    infos = {
+        name: pb.WorkerInfo(name=name, block_tokens=size, models=[pb.Model(name=MODEL)])
+        for name, size in (("w1", 16), ("w2", 32), ("w3", 32))
+    }
+    admission = Admission(RULES, tuple(infos), epoch=1, now=0.0)
+    assert View("r1", admission, (), infos, started=0.0).model("").block_tokens == 32

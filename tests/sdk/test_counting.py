@@ -1,11 +1,11 @@
-"""A prompt's tokens before anybody tokenised it: exact for ids, else a bound from three figures."""
+"""A prompt's tokens before anybody tokenised it: a bound from three figures."""
 
 import json
 
 import pytest
 
 from diplex.v1 import generation_pb2 as pb
-from diplex.wire.counting import bound_tokens, count_or_bound
+from diplex.wire.counting import bound_tokens
 from diplex.wire.status import Problem
 
 BOUND = pb.CountBound(bytes_per_token=4, tokens_per_message=4, tokens_per_chat=3)
@@ -21,11 +21,11 @@ def chat(*contents: str, tools: bytes = b"") -> pb.Prompt:
     ("text", "tokens"), [("a", 1), ("abcd", 1), ("abcde", 2), ("é", 1), ("éééé", 2), ("日本", 2)]
 )
 def test_a_text_is_bound_by_its_bytes_rounded_up(text: str, tokens: int):
-    assert count_or_bound(pb.Prompt(text=text), BOUND) == (tokens, False)
+    assert bound_tokens(pb.Prompt(text=text), BOUND) == tokens
 
 
 def test_token_ids_are_counted():
-    assert count_or_bound(pb.Prompt(ids=pb.TokenIds(ids=[5, 6, 7])), BOUND) == (3, True)
+    assert bound_tokens(pb.Prompt(ids=pb.TokenIds(ids=[5, 6, 7])), BOUND) == 3
 
 
 def test_a_chat_is_its_bytes_and_so_much_for_each_message_and_for_itself():
@@ -63,6 +63,6 @@ def test_without_figures_each_byte_counts_as_a_token():
 )
 def test_a_prompt_that_is_none_is_an_invalid_argument(prompt: pb.Prompt):
     with pytest.raises(Problem) as raised:
-        count_or_bound(prompt, BOUND)
+        bound_tokens(prompt, BOUND)
     assert raised.value.code.name == "INVALID_ARGUMENT"
     assert raised.value.field

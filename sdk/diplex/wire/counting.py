@@ -1,4 +1,4 @@
-"""What a prompt costs before anybody tokenised it: an exact count where there is one, else an upper bound.
+"""What a prompt costs at most before anybody tokenised it.
 
 Whoever holds the prompt asks the router for room, and often has no tokenizer. The worker learns how many
 tokens bytes turn into, `ListModels` carries its three figures, and the bound is counted here alike by SDK,
@@ -14,21 +14,8 @@ from diplex.v1 import generation_pb2 as pb
 from diplex.wire.status import Problem
 
 
-def count_or_bound(prompt: pb.Prompt, bound: pb.CountBound) -> tuple[int, bool]:
-    """Tokens of a prompt, and whether that is a count (token ids) and not an upper bound.
-
-    Raises:
-        Problem: INVALID_ARGUMENT for an empty prompt, or a chat that is no JSON array of messages.
-    """
-    if prompt.WhichOneof("content") == "ids":
-        if not prompt.ids.ids:
-            raise _bad("prompt", "the prompt is empty. Mend: at least one token")
-        return len(prompt.ids.ids), True
-    return bound_tokens(prompt, bound), False
-
-
 def bound_tokens(prompt: pb.Prompt, bound: pb.CountBound) -> int:
-    """Most tokens that a prompt may turn into, chat template included.
+    """Most tokens that a prompt may turn into, chat template included; of token ids, how many they are.
 
     Args:
         bound: the model's figures; without `bytes_per_token` each byte counts as a token, which no
@@ -47,7 +34,9 @@ def bound_tokens(prompt: pb.Prompt, bound: pb.CountBound) -> int:
         case "text":
             return max(1, ceil(len(prompt.text.encode()) / ratio))
         case "ids":
-            return len(prompt.ids.ids)
+            if prompt.ids.ids:
+                return len(prompt.ids.ids)
+            raise _bad("prompt", "the prompt is empty. Mend: at least one token")
         case "chat":
             messages = _messages_in(prompt.chat)
             written = ceil((len(prompt.chat.messages) + len(prompt.chat.tools)) / ratio)

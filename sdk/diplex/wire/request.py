@@ -239,6 +239,7 @@ class RequestLife:
             prompt_tokens=wanted.prompt_tokens,
             exact=wanted.exact,
             block_hashes=wanted.block_hashes,
+            hash_block_tokens=wanted.hash_block_tokens,
             max_tokens=wanted.max_tokens,
             n=wanted.n,
             timeout_ms=self._left_ms(),

@@ -26,6 +26,7 @@ class Wanted:
     n: int = 1
     timeout: float | None = None
     block_hashes: tuple[int, ...] = ()
+    hash_block_tokens: int = 0
     traceparent: str = ""
     tracestate: str = ""
 

@@ -8,12 +8,11 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import grpc
 
 from diplex.v1 import generation_pb2 as pb
-from diplex.wire.counting import count_or_bound
+from diplex.wire.simulated import FIGURES, TOKENIZER_HASH, count_simulated
 from diplex.wire.status import Problem
 from diplex_core.model import catalogue
 from diplex_core.model.steps import LATENCY_PREFILL_BUDGET, memory_of, step_times
@@ -21,9 +20,6 @@ from diplex_core.sim.batch import Batch, Work
 from diplex_core.sim.speech import prompt_digest
 from diplex_core.words import Blocks, Claim, EndReason, Pattern, Slots, Tokens
 from diplex_workers.engines.engine import Counted, Facts, Host, Job, ModelFacts, Output
-
-# The simulated tokenizer is the bound itself, with these figures: so its bound is exact.
-TOKENIZER: Final = pb.CountBound(bytes_per_token=4, tokens_per_message=4, tokens_per_chat=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +87,7 @@ class SimEngine:
         budget = _prefill_budget(settings)
         self._facts = Facts(
             kind="sim",
-            models=tuple(ModelFacts(name, tokenizer_hash="sim") for name in settings.models),
+            models=tuple(ModelFacts(name, tokenizer_hash=TOKENIZER_HASH) for name in settings.models),
             block_tokens=settings.block_tokens,
             capacity_blocks=capacity,
             capacity_slots=settings.slots or times.largest_batch,
@@ -117,7 +113,7 @@ class SimEngine:
         self._scale = settings.time_scale
         self._woken = asyncio.Event()
         self._impossible: list[Output] = []
-        self.bounds: Mapping[str, pb.CountBound] = dict.fromkeys(settings.models, TOKENIZER)
+        self.bounds: Mapping[str, pb.CountBound] = dict.fromkeys(settings.models, FIGURES)
 
     async def serve(self, host: Host) -> None:
         host.ready(self._facts)
@@ -136,8 +132,7 @@ class SimEngine:
             host.deliver(outputs)
 
     async def count(self, model: str, prompt: pb.Prompt) -> Counted:
-        tokens, _ = count_or_bound(prompt, TOKENIZER)
-        return Counted(tokens)
+        return Counted(count_simulated(prompt))
 
     def submit(self, job: Job) -> None:
         sampling = job.sampling
