@@ -422,7 +422,8 @@ class Admission:
     def _want_back(self, lease: Lease, reason: EndReason, message: str, now: Seconds) -> None:
         """The lease's present claim, if it is still charged, is to be ended at its worker."""
         worker = self.workers.get(lease.worker)
-        if worker is not None and worker.ledger.reclaim(lease.claim):
+        if worker is not None and worker.want_back(lease.claim):
+            self._giving_way.freed(worker)
             self._out.append(StopClaim(worker.name, lease.claim, reason, Refusal(Why.NEVER_STARTED, message)))
 
     def _close(self, lease: Lease, turn: Turn) -> bool:
@@ -579,7 +580,7 @@ class Admission:
                 lease.attempt, lease.worker = claim.attempt, worker.name
             else:
                 # The client has asked anew since; what still runs of the older attempt is nobody's.
-                worker.ledger.reclaim(claim)
+                worker.want_back(claim)
                 stale = Refusal(Why.NEVER_STARTED, "the request was asked for again since")
                 self._out.append(StopClaim(worker.name, claim, EndReason.REVOKED, stale))
             return

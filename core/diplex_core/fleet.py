@@ -122,6 +122,13 @@ class Worker:
         self.guests.read(claim, now)
         self.lessons.read(claim, now)
 
+    def want_back(self, claim: Claim, *, gives_way: bool = False) -> bool:
+        """One of its claims is to end, and waits to grow no longer. False: it was to end before."""
+        if not self.ledger.reclaim(claim, gives_way=gives_way):
+            return False
+        self.growing.left(claim)
+        return True
+
     def left(self, claim: Claim) -> None:
         """A claim is over. Leaving twice does nothing."""
         self.guests.left(claim)

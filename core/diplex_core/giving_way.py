@@ -41,7 +41,7 @@ class GivingWay:
         self._wanting[worker.name] = self._noted[worker.name] = worker
 
     def freed(self, worker: Worker) -> None:
-        """Something may be free there that was not."""
+        """Something may be free there that was not, or fewer wait."""
         if worker.name in self._wanting:
             self._noted[worker.name] = worker
 
@@ -123,7 +123,9 @@ class GivingWay:
         if chosen is None:
             return None
         worker, givers = chosen
-        return worker, [stop for claim in givers for stop in _preempt(worker, claim)]
+        stops = [stop for claim in givers for stop in _preempt(worker, claim)]
+        self._count_wanted(worker)
+        return worker, stops
 
     def _givers(self, wish: Wish, worker: Worker) -> list[Claim] | None:
         """Who would have to give way on a worker for a wish to find room; none: that does not help. `None`:
@@ -167,9 +169,8 @@ def _order(worker: Worker, claim: Claim, charge: Charge) -> StopClaim | RaiseCla
 
 def _preempt(worker: Worker, claim: Claim) -> list[StopClaim]:
     """Stop a growing claim in favour of others. Its client asks for it again, with what was produced."""
-    if not worker.ledger.reclaim(claim, gives_way=True):
+    if not worker.want_back(claim, gives_way=True):
         return []
-    worker.growing.left(claim)
     return [StopClaim(worker.name, claim, EndReason.PREEMPTED, _gave_way(worker))]
 
 

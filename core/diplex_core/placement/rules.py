@@ -115,19 +115,21 @@ def need_on(wish: Wish, pool: PoolView) -> Need:
     """What the wish holds of this pool from its start, resident prefix blocks left out."""
     facts = pool.facts
     output, own = output_with(wish, facts), whole(wish, facts)
-    grows = False
+    most = own
     if wish.expected is not None and facts.can_grow and facts.can_resume:
-        first = blocks_needed(
+        own = blocks_needed(
             wish.prompt, min(output, wish.expected), facts.block_tokens, draft=facts.draft_tokens
         )
-        own, grows = first, first < own
     if not wish.block_hashes:
-        return Need(max(own, wish.least_blocks), wish.choices, output, grows=grows)
+        blocks = max(own, wish.least_blocks)
+        return Need(blocks, wish.choices, output, grows=blocks < most)
     hits = pool.ledger.hits(wish.block_hashes)[: wish.prompt // facts.block_tokens]
     own -= len(hits)
     # A worker that needs more than this had fewer of them cached: count on as many fewer.
     fewer = max(0, wish.least_blocks - own)
-    return Need(max(own, wish.least_blocks), wish.choices, output, hits[: max(0, len(hits) - fewer)], grows)
+    hits = hits[: max(0, len(hits) - fewer)]
+    blocks = max(own, wish.least_blocks)
+    return Need(blocks, wish.choices, output, hits, grows=blocks + len(hits) < most)
 
 
 def held_from_the_start(wish: Wish, facts: WorkerFacts) -> Blocks:
