@@ -39,6 +39,14 @@ LEAST = {  # in a thousand steps
     "leases adopted": 0.1,
     "a grant was turned away: OLD_EPOCH": 0.1,
     "clocks leapt": 0.2,
+    "granted to grow": 3.0,
+    "claims wanted to grow": 2.0,
+    "claims grew": 1.0,
+    "a sequence waited at its limit": 1.0,
+    "an engine that cannot wait gave a sequence up": 0.1,
+    "a claim grew while its router was away": 0.03,
+    "stopped in favour of others": 0.3,
+    "stopped in favour of a newcomer": 0.1,
     "rules changed": 0.2,
 }
 """A walk that gets nowhere proves nothing: what has to have happened, on average of all walks."""

@@ -35,6 +35,7 @@ class Wanted:
     said: Tokens
     exact: bool
     hashes: tuple[BlockHash, ...]
+    hash_block_tokens: Tokens
     max_tokens: Tokens
     choices: int
     timeout: Seconds | None
@@ -182,6 +183,7 @@ class Request:
             wanted.model,
             wanted.prompt,
             wanted.hashes,
+            wanted.hash_block_tokens,
             self.longest,
             None if self.deadline is None else max(0.001, self.deadline - self.client.now()),
         )
@@ -210,6 +212,7 @@ class Request:
             prompt_tokens=self.said,
             exact=self.exact,
             block_hashes=wanted.hashes,
+            hash_block_tokens=wanted.hash_block_tokens,
             max_tokens=wanted.max_tokens,
             choices=wanted.choices,
             timeout=None if self.deadline is None else max(0.001, self.deadline - now),

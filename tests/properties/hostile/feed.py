@@ -6,9 +6,10 @@ each claim once and as it is then. The real one is `diplex_workers.feed`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from diplex_core.events import EndedClaim, HeldClaim, Report, StopClaim
+from diplex_core.events import EndedClaim, HeldClaim, RaiseClaim, Report, StopClaim
 from diplex_core.words import BlockHash, Claim
 
 from .wire import Wire
@@ -28,7 +29,9 @@ class Feed:
         self._number = 0
         self._full_due = True
         self._changed: dict[Claim, None] = {}
+        self._answers: list[tuple[Claim, int]] = []
         self._ended: list[EndedClaim] = []
+        self._wants: dict[Claim, None] = {}
         self._blocks: dict[BlockHash, bool] = {}
 
     # What comes down.
@@ -40,6 +43,8 @@ class Feed:
                 self.worker.hello(self, message)
             case StopClaim():
                 self.worker.stop(self.router, message)
+            case RaiseClaim():
+                self.worker.growth.raised(self, message)
             case _:
                 raise AssertionError(f"a worker cannot read {message}")
 
@@ -54,6 +59,13 @@ class Feed:
     def changed(self, claim: Claim) -> None:
         self._changed[claim] = None
 
+    def answer(self, claim: Claim, number: int) -> None:
+        """A raise was carried out or not: the claim's size tells."""
+        self._answers.append((claim, number))
+
+    def wants(self, claim: Claim) -> None:
+        self._wants[claim] = None
+
     def ended(self, ended: EndedClaim) -> None:
         self._ended.append(ended)
 
@@ -63,7 +75,8 @@ class Feed:
 
     @property
     def has_news(self) -> bool:
-        return bool(self.router) and bool(self._full_due or self._changed or self._ended or self._blocks)
+        news = (self._changed, self._answers, self._ended, self._wants, self._blocks)
+        return bool(self.router) and (self._full_due or any(news))
 
     def write(self, now: float) -> None:
         """The next report goes on its way."""
@@ -72,12 +85,16 @@ class Feed:
         worker, full = self.worker, self._full_due
         self._number += 1
         claims = worker.claims_of(self.router) if full else list(self._changed)
-        held = tuple(said for claim in claims if (said := worker.held(claim)) is not None)
-        self.wire.answer(self._report(now, full, held))
+        held = [said for claim in claims if (said := worker.held(claim)) is not None]
+        for claim, number in self._answers:
+            if (said := worker.held(claim)) is not None:
+                held.append(replace(said, answers_raise=number))
+        self.wire.answer(self._report(now, full, tuple(held)))
         self._full_due = False
-        self._changed, self._ended, self._blocks = {}, [], {}
+        self._changed, self._answers, self._ended, self._wants, self._blocks = {}, [], [], {}, {}
 
     def _report(self, now: float, full: bool, held: tuple[HeldClaim, ...]) -> Report:
+        """A full one says too what all of its claims want, whenever that was said before."""
         worker, pool = self.worker, self.worker.pool
         foreign_blocks, foreign_slots = pool.held_by_others(self.router)
         unread = worker.unread_prompts
@@ -91,6 +108,7 @@ class Feed:
             foreign_slots=foreign_slots,
             held=held,
             ended=tuple(self._ended),
+            wants=worker.growth.wanted(worker.claims_of(self.router) if full else self._wants),
             facts=worker.facts if full else None,
             draining=worker.draining,
             engine_problem=worker.problem,

@@ -1,9 +1,9 @@
 """A router: the core, driven as the router's shell drives it. What it grants is looked at as it is granted.
 
 The shell's rules are those of `diplex_router.driver` and `.links`: a link that ends is told before the next
-is dialled, a stop without a link is dropped, and a new link's first report is followed by the stops that are
-still open. What must be true of a grant is worked out from what this router was told, beside the core's own
-record.
+is dialled, an order without a link is dropped, and a new link's first report is followed by the orders that
+are still open. What must be true of a grant, a raise and a stop is worked out from what this router was told,
+beside the core's own record.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ from diplex_core.events import (
     Ticked,
     Withdrawn,
 )
+from diplex_core.growing import PATIENCE
+from diplex_core.lease import State
 from diplex_core.placement.place import Placement
-from diplex_core.words import Claim, Reserve, Rules, Seconds, blocks_needed
+from diplex_core.words import Blocks, Claim, EndReason, Reserve, Rules, Seconds, Tokens, blocks_needed
 
 from .book import Book
 from .wire import Wire
@@ -124,6 +126,7 @@ class Router:
         self.reported: set[str] = set()
         self.books = {worker: Book(lost_at=self.started) for worker in workers}
         self.served: set[Claim] = set()
+        self.raises: set[int] = set()  # their numbers
         self._asked_under: dict[int, Rules] = {}  # by lease
         self._last_session = 0
 
@@ -175,15 +178,12 @@ class Router:
             assert [type(d) for d in decisions] == [Redial], f"report {report.number} after {end.number}"
             return
         end.number, end.last = report.number, report
-        self._look_at_charges(end.worker, report)
         self.reported.add(end.worker)
         if report.number == 1 and self.links.get(end.worker, (None, None))[1] is wire:
             self.ports[end.worker] = wire
             for order in self.admission.resend_orders(end.worker):
-                if isinstance(order, StopClaim):
-                    self._stop(order)
-                else:
-                    wire.call(order)
+                self.seen["orders repeated"] += 1
+                self._order(order)
 
     def link_over(self, end: LinkEnd, wire: Wire) -> None:
         if self.ports.get(end.worker) is wire:
@@ -209,7 +209,7 @@ class Router:
             case LinkLost():
                 self.books[event.worker].link_lost(self.clock())
             case Reported() if not any(isinstance(decision, Redial) for decision in decisions):
-                self.books[event.worker].report(event.report)
+                self.books[event.worker].report(event.report, self.clock())
 
     def _carry_out(self, decision: Decision, event: Event) -> None:
         match decision:
@@ -220,8 +220,9 @@ class Router:
                 self.seen["granted"] += 1
                 self.seen["granted in a lower tier"] += bool(decision.degraded_from)
                 self.seen["granted with a prediction"] += decision.predicted_ttft is not None
+                self.seen["granted to grow"] += decision.grows
                 self._look_at(decision, event)
-                self.books[decision.worker.name].granted(decision.claim)
+                self._note_grant(decision)
                 self._answer(decision, Grant(decision, self.name, self.epoch))
             case Refused():
                 self.seen[f"refused: {decision.refusal.why}"] += 1
@@ -231,11 +232,14 @@ class Router:
                 self._answer(decision)
             case StopClaim():
                 assert not self._stopped_wrongly(self, decision), f"{decision}: its client reads it"
-                self._stop(decision)
+                self._look_at_stop(decision)
+                self.books[decision.worker].stop(decision.claim)
+                self._order(decision)
             case RaiseClaim():
                 self.seen["raised"] += 1
-                if (wire := self.ports.get(decision.worker)) is not None:
-                    wire.call(decision)
+                self._look_at_raise(decision)
+                self.books[decision.worker].raise_(decision)
+                self._order(decision)
             case Redial():
                 self.seen["redialled"] += 1
                 _, wire = self.links[decision.worker]
@@ -254,27 +258,59 @@ class Router:
         if wire is not None:
             wire.answer(Answer(decision.key.ask_id, decision, grant))
 
-    def _stop(self, stop: StopClaim) -> None:
-        wire = self.ports.get(stop.worker)
-        self.seen["stops sent" if wire is not None else "stops that found no link"] += 1
+    def _order(self, order: StopClaim | RaiseClaim) -> None:
+        wire = self.ports.get(order.worker)
+        what = "stops" if isinstance(order, StopClaim) else "raises"
+        self.seen[f"{what} sent" if wire is not None else f"{what} that found no link"] += 1
         if wire is not None:
-            wire.call(stop)
+            wire.call(order)
 
-    # What must be true of an account, once a report is taken over.
+    def _note_grant(self, granted: Granted) -> None:
+        lease = self.admission.leases.at(granted.key)
+        assert lease is not None, f"{granted} is nobody's"
+        book = self.books[granted.worker.name]
+        book.granted(granted, lease.arrived)
+        axis = self.admission.workers[granted.worker.name].ledger.blocks
+        if book.wanted:
+            self.seen["granted beside claims that waited to grow"] += 1
+            taken = axis.own + axis.stray + axis.foreign
+            assert taken + book.wanted <= axis.capacity, f"{granted} takes what {book} waits for"
 
-    def _look_at_charges(self, worker: str, report: Report) -> None:
-        """What the worker holds is charged as it says, unless it says too that it is over."""
-        ledger = self.admission.workers[worker].ledger
-        over = {ended.claim for ended in report.ended}
-        for held in report.held:
-            if held.claim in over:
-                continue
-            charge = ledger.charge_of(held.claim)
-            assert charge is not None and charge.held, f"{worker} holds {held}, which is not charged"
-            assert (charge.blocks, charge.slots) == (held.blocks, held.slots), f"{held} is charged {charge}"
-            assert not (held.prefilled and charge.prefill), f"{held} is read, and charged {charge}"
-        for claim in over:
-            assert claim not in ledger, f"{claim} is over, and still charged"
+    # What must be true of raising, and of giving way.
+
+    def _look_at_raise(self, order: RaiseClaim) -> None:
+        charged = self.books[order.worker].charged.get(order.claim)
+        assert charged is not None and charged.held, f"{order} is for a claim that is not held"
+        assert charged.grows, f"{order} is for a claim that does not grow"
+        assert not charged.stopped, f"{order} is for a claim that is wanted back"
+        assert not charged.raised, f"{order} comes while raise {charged.raised} is not answered"
+        assert charged.blocks < order.blocks == charged.wants, f"{order} raises {charged}"
+        assert order.number not in self.raises, f"the number of {order} was used before"
+        self.raises.add(order.number)
+
+    def _look_at_stop(self, stop: StopClaim) -> None:
+        """Who gives way: the least of the growing claims there, for one that is more, or waited long."""
+        if stop.reason is not EndReason.PREEMPTED:
+            return
+        self.seen["stopped in favour of others"] += 1
+        book = self.books[stop.worker]
+        charged = book.charged[stop.claim]
+        assert charged.grows, f"{stop} is for a claim that holds in full"
+        assert not charged.stopped, f"{stop} is for a claim that is wanted back already"
+        present = {claim: other for claim, other in book.charged.items() if not other.stopped}
+        growing = [other.rank for other in present.values() if other.grows]
+        assert charged.rank == min(growing), f"{stop} should have been for one below it: {book}"
+        waiting = (lease.wish for lease in self.admission.leases.all() if lease.state is State.WAITING)
+        if any(wish is not None and wish.tier.priority > charged.priority for wish in waiting):
+            self.seen["stopped in favour of a newcomer"] += 1
+            return
+        wanting = [other for other in present.values() if other.wants]
+        assert wanting, f"{stop} is for the sake of nobody"
+        if any(other.priority > charged.priority for other in wanting):
+            return
+        others = any(not other.wants for other in present.values())
+        longest = self.clock() - min(other.since for other in wanting)
+        assert longest > PATIENCE - 1e-6 or not others, f"{stop} comes after {longest} s: {book}"
 
     # What must be true of a grant.
 
@@ -316,14 +352,24 @@ class Router:
         produced = again.produced_tokens if again else 0
         assert granted.max_tokens <= max(tier.max_output_tokens, produced + 1)
         assert facts.can_resume or not produced
-        if tier.reserve is Reserve.FULL:
-            full = blocks_needed(
+        needed = again.needed_blocks if again else 0
+
+        def blocks(output: Tokens) -> Blocks:
+            return blocks_needed(
                 ask.prompt_tokens + produced,
-                max(1, granted.max_tokens - produced),
+                output,
                 facts.block_tokens,
                 choices=ask.choices,
                 cached=granted.cached * facts.block_tokens,
+                draft=facts.draft_tokens,
             )
+
+        full = blocks(max(1, granted.max_tokens - produced))
+        if granted.grows:
+            assert tier.reserve is Reserve.EXPECTED and tier.preemptible and ask.choices == 1, f"{granted}"
+            assert facts.can_grow and facts.can_resume, f"{granted} could neither grow nor go on elsewhere"
+            assert blocks(1) <= granted.blocks < full, f"{granted} grows, and may come to need {full}"
+        else:
             assert granted.blocks >= full, f"{granted} reserves less than the {full} blocks it may need"
-            needed = again.needed_blocks if again else 0
-            assert full >= needed or not granted.cached, f"{granted} counts on more hits than its worker had"
+        assert granted.blocks >= needed or granted.cached, f"{granted}: its worker said it needs {needed}"
+        assert full >= needed or not granted.cached, f"{granted} counts on more hits than its worker had"

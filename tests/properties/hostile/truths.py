@@ -26,8 +26,7 @@ def about_router(router: Router) -> None:
         _no_axis_is_over_committed(worker)
         guests, claims = worker.guests, worker.ledger.claims()
         assert len(guests) == len(claims) and all(claim in guests for claim in claims)
-        charged, must_be = set(worker.ledger.claims()), set(router.books[worker.name].charged)
-        assert charged == must_be, f"{router.name} charges {charged} on {worker.name}, and must {must_be}"
+        _charges_are_by_the_book(router, worker)
     _the_index_agrees(admission)
     _leases_and_queues_agree(admission)
     _charges_and_leases_agree(admission)
@@ -56,6 +55,7 @@ def about_both(workers: list[Worker], routers: list[Router]) -> None:
     for worker in workers:
         for claim, sequence in worker.live.items():
             running[claim.lease_id].append((worker, sequence))
+            _it_is_counted_whole(worker, sequence, routers)
     for several in running.values():
         if len(several) > 1:
             newest = max(sequence.claim for _, sequence in several)
@@ -86,6 +86,24 @@ def at_the_end(workers: list[Worker], routers: list[Router]) -> None:
     for at in workers:
         assert not at.live
         assert (at.pool.used_blocks, at.pool.used_slots, at.pool.resident.pinned) == (0, 0, 0)
+
+
+def _charges_are_by_the_book(router: Router, worker: Known) -> None:
+    """Each claim is charged that must be, and as large as the rule says."""
+    ledger, book = worker.ledger, router.books[worker.name]
+    charged, must_be = set(ledger.claims()), set(book.charged)
+    assert charged == must_be, f"{router.name} charges {charged} on {worker.name}, and must {must_be}"
+    for claim, by_rule in book.charged.items():
+        charge = ledger.charge_of(claim)
+        assert charge is not None
+        assert (charge.blocks, charge.slots, charge.held, charge.reclaiming) == (
+            by_rule.blocks,
+            by_rule.slots,
+            by_rule.held,
+            by_rule.stopped,
+        ), f"{router.name} charges {claim} on {worker.name} {charge}, and must {by_rule}"
+        assert not (by_rule.read and charge.prefill), f"{claim} is read, and charged {charge}"
+    assert ledger.wanted == book.wanted, f"{worker.name} owes {ledger.wanted} blocks, and must {book}"
 
 
 def _no_axis_is_over_committed(worker: Known) -> None:
@@ -167,3 +185,16 @@ def _is_being_stopped(worker: Worker, sequence: Sequence, routers: list[Router])
             charge = router.admission.workers[worker.name].ledger.charge_of(sequence.claim)
             return charge is not None and charge.reclaiming
     return True  # its router is down: nobody can have granted a newer one since
+
+
+def _it_is_counted_whole(worker: Worker, sequence: Sequence, routers: list[Router]) -> None:
+    """While the link between them holds, no claim is larger at its worker than its router counts it."""
+    for router in routers:
+        feed = worker.feeds.get(router.name)
+        if router.name != sequence.owner or feed is None or router.ports.get(worker.name) is not feed.wire:
+            continue
+        charge = router.admission.workers[worker.name].ledger.charge_of(sequence.claim)
+        holding = worker.pool.holding(sequence.claim)
+        assert charge is None or holding is None or holding.blocks <= charge.blocks, (
+            f"{worker.name} holds {holding} for {sequence.claim}, and {router.name} counts {charge}"
+        )

@@ -45,7 +45,7 @@ class Answer:
     grant: Grant | None = None
 
 
-# Router to worker, on a link; `StopClaim` is the core's own.
+# Router to worker, on a link; `StopClaim` and `RaiseClaim` are the core's own.
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Start:
     model: str
     prompt: Tokens
     hashes: tuple[BlockHash, ...] = ()
+    hash_block_tokens: Tokens = 0
     from_index: Tokens = 0
     timeout: Seconds | None = None
 

@@ -17,6 +17,7 @@ from diplex_core.words import BlockHash, Blocks, Claim, EndReason, Seconds, Toke
 
 from .feed import Feed
 from .gate import Gate
+from .growth import Growth
 from .memory import Memory
 from .wire import Wire
 from .words import Cancel, DoneSaid, Hello, Start, TokensSaid
@@ -35,6 +36,8 @@ class Sequence:
     hits: tuple[BlockHash, ...]
     produced: list[Tokens]  # by choice, of all attempts
     deadline: Seconds | None
+    grows: bool = False
+    wants: Blocks = 0  # the whole size that it has asked for, and nobody has answered; 0: none
     submitted: bool = False
     prefilled: bool = False
     verdict: DoneSaid | None = None  # somebody wants it ended, and its engine has yet to let go
@@ -102,6 +105,7 @@ class Worker:
         self.gate = Gate(facts.name, facts.boot)
         self.live: dict[Claim, Sequence] = {}
         self.feeds: dict[str, Feed] = {}
+        self.growth = Growth(self)
         self._engine_starts()
 
     def crash(self) -> None:
@@ -183,6 +187,9 @@ class Worker:
         if hits:
             self.seen["a start hit cached blocks"] += 1
             self.memory.use(hits)
+        assert not granted.grows or (self.facts.can_grow and self.facts.can_resume), (
+            f"{grant} cannot grow here"
+        )
         due = None if start.timeout is None else self.uptime(self._now) + start.timeout
         sequence = Sequence(
             grant.claim,
@@ -194,6 +201,7 @@ class Worker:
             hits,
             [start.from_index] * granted.choices,
             due,
+            granted.grows,
         )
         self.live[grant.claim] = sequence
         self._tell_changed(sequence)
@@ -210,43 +218,38 @@ class Worker:
         if left < 1:
             self.finish(sequence, self._said(sequence, EndReason.LENGTH))
             return
-        needed = blocks_needed(
-            sequence.to_read,
-            left,
-            facts.block_tokens,
-            choices=sequence.choices,
-            cached=len(sequence.hits) * facts.block_tokens,
-            draft=facts.draft_tokens,
-        )
+        needed = self._needed(sequence, left)
+        least = self._needed(sequence, 1) if sequence.grows else needed
         holding = pool.holding(sequence.claim)
         assert holding is not None, f"{sequence.claim} runs and holds nothing"
-        if needed > holding.blocks:
+        if least > holding.blocks:
             self.seen["a grant was too small"] += 1
             done = DoneSaid(EndReason.REFUSED, "RESOURCE_EXHAUSTED", "GRANT_TOO_SMALL")
-            self.finish(sequence, replace(done, needed_blocks=needed, prompt_tokens=sequence.start.prompt))
+            self.finish(sequence, replace(done, needed_blocks=least, prompt_tokens=sequence.start.prompt))
             return
         if needed < holding.blocks:
             self.seen["a claim was lowered to its true need"] += 1
             pool.resize(sequence.claim, needed)
             self._tell_changed(sequence)
         sequence.submitted = True
+        self.growth.look(sequence)
 
     # What its engine does.
 
     def read(self, sequence: Sequence) -> None:
         """The prompt is read: its blocks are written and can be hit by others."""
         self._write(sequence)
-        if self.facts.block_tokens == BLOCK_OF_HASHES:
-            whole = sequence.start.hashes[: sequence.start.prompt // BLOCK_OF_HASHES]
-            self.memory.keep(sequence.claim, whole)
+        start, block = sequence.start, self.facts.block_tokens
+        if start.hash_block_tokens == block:
+            self.memory.keep(sequence.claim, start.hashes[: start.prompt // block])
         sequence.prefilled = True
         self._tell_changed(sequence)
 
     def say_tokens(self, sequence: Sequence, count: Tokens) -> None:
-        """Each choice that goes on has up to this many tokens more."""
+        """Each choice that goes on has up to this many tokens more, as far as its claim has room."""
         for choice in range(sequence.choices):
             index = sequence.produced[choice]
-            more = min(count, sequence.max_tokens - index)
+            more = min(count, sequence.max_tokens - index, self.growth.room(sequence))
             if choice in sequence.ended or more < 1:
                 continue
             sequence.produced[choice] += more
@@ -257,6 +260,9 @@ class Worker:
         sequence.ended |= full
         if len(sequence.ended) == sequence.choices:
             self.finish(sequence, self._said(sequence, EndReason.LENGTH))
+            return
+        self.growth.look(sequence)
+        self.growth.at_its_limit(sequence)
 
     def stop_by_itself(self, sequence: Sequence, choice: int) -> None:
         """The model says that a choice is complete."""
@@ -329,9 +335,22 @@ class Worker:
             tenant=granted.tenant,
             request_id=granted.request_id,
             model=sequence.start.model,
+            priority=granted.priority,
+            grows=sequence.grows,
         )
 
     # Parts.
+
+    def _needed(self, sequence: Sequence, output: Tokens) -> Blocks:
+        """Blocks of its own for so many tokens more of each choice."""
+        return blocks_needed(
+            sequence.to_read,
+            output,
+            self.facts.block_tokens,
+            choices=sequence.choices,
+            cached=len(sequence.hits) * self.facts.block_tokens,
+            draft=self.facts.draft_tokens,
+        )
 
     def _turn_away(self, start: Start, wire: Wire, done: DoneSaid) -> None:
         self.seen["starts turned away"] += 1
@@ -352,7 +371,8 @@ class Worker:
     def _write(self, sequence: Sequence) -> None:
         block = self.facts.block_tokens
         own = sequence.to_read - len(sequence.hits) * block
-        tails = (own % block + n - sequence.start.from_index for n in sequence.produced)
+        ahead = self.facts.draft_tokens - sequence.start.from_index
+        tails = (own % block + n + ahead for n in sequence.produced)
         blocks: Blocks = own // block + sum(-(-tail // block) for tail in tails)
         holding = self.pool.holding(sequence.claim)
         assert holding is not None and blocks <= holding.blocks, (
@@ -379,10 +399,6 @@ class Worker:
     def _tell_all(self) -> None:
         for feed in self.feeds.values():
             feed.full_due()
-
-
-BLOCK_OF_HASHES: Tokens = 32
-"""Tokens of the blocks that clients of the model hash; a pool with others never has a hit."""
 
 
 def pick_live(

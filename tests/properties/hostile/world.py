@@ -14,12 +14,14 @@ from typing import Any
 
 from diplex.wire.life import State
 from diplex_core.events import Report, StopClaim, WorkerFacts
+from diplex_core.growth import LEAD
 from diplex_core.placement.place import Placement
 from diplex_core.words import (
     Claim,
     EndReason,
     Pattern,
     Promise,
+    Reserve,
     Rules,
     Seconds,
     Target,
@@ -31,10 +33,11 @@ from diplex_core.words import (
 from . import truths
 from .client import Attempt, Client, Request, Wanted
 from .feed import Feed
+from .growth import Growth
 from .router import LinkEnd, Router
 from .wire import Wire
 from .words import Cancel
-from .worker import BLOCK_OF_HASHES, Sequence, StreamEnd, Worker, pick_live
+from .worker import Sequence, StreamEnd, Worker, pick_live
 
 M, K = "model-m", "model-k"
 
@@ -42,9 +45,8 @@ M, K = "model-m", "model-k"
 def facts(
     name: str, pattern: Pattern, models: set[str], *, block: int, blocks: int, slots: int, **more: Any
 ) -> WorkerFacts:
-    return WorkerFacts(
-        name, f"pkg-{name}", pattern, frozenset(models), 0, name, block, blocks, slots, context=512, **more
-    )
+    more = {"context": 512, "can_grow": True, **more}
+    return WorkerFacts(name, f"pkg-{name}", pattern, frozenset(models), 0, name, block, blocks, slots, **more)
 
 
 # Their step times are known, so that admission predicts; of the others it knows nothing.
@@ -58,7 +60,16 @@ PREDICTED = {
 FLEET = (
     facts("c", Pattern.C, {M}, block=32, blocks=18, slots=3, **PREDICTED),
     facts("a", Pattern.A, {M, K}, block=32, blocks=24, slots=4, guard_blocks=2, **PREDICTED),
-    facts("small", Pattern.A, {M}, block=16, blocks=26, slots=3, tiers=frozenset({"bulk", "night"})),
+    facts(
+        "small",
+        Pattern.A,
+        {M},
+        block=16,
+        blocks=26,
+        slots=3,
+        draft_tokens=3,
+        tiers=frozenset({"bulk", "night"}),
+    ),
     facts("eagle", Pattern.A_EAGLE, {K}, block=32, blocks=14, slots=2, can_resume=False),
 )
 
@@ -73,13 +84,46 @@ INTERACTIVE = Tier(
     max_queue=4.0,
     max_queue_requests=6,
 )
-BULK = Tier("bulk", (Pattern.A, Pattern.A_EAGLE, Pattern.C), max_output_tokens=200, max_queue_requests=8)
-NIGHT = Tier("night", (Pattern.A,), max_output_tokens=300, priority=-1)
+BULK = Tier(
+    "bulk",
+    (Pattern.A, Pattern.A_EAGLE, Pattern.C),
+    max_output_tokens=200,
+    max_queue_requests=8,
+    reserve=Reserve.EXPECTED,
+    preemptible=True,
+    expected_quantile=0.5,
+)
+NIGHT = Tier(
+    "night",
+    (Pattern.A,),
+    max_output_tokens=300,
+    priority=-1,
+    reserve=Reserve.EXPECTED,
+    preemptible=True,
+    expected_quantile=0.2,
+    max_queue_blocks=30,
+    min_share=0.1,
+)
 RULES = tuple(
     Rules(frozenset({M, K}), M, {tier.name: tier for tier in tiers}, "bulk", tenants)
     for tiers, tenants in (
         ((INTERACTIVE, BULK, NIGHT), ()),
-        ((replace(INTERACTIVE, patterns=(Pattern.A,), when_late=WhenLate.REJECT), BULK, NIGHT), ()),
+        (
+            (
+                replace(INTERACTIVE, patterns=(Pattern.A,), when_late=WhenLate.REJECT),
+                replace(BULK, reserve=Reserve.FULL),  # though it is preemptible
+                replace(NIGHT, preemptible=False),  # so it holds in full
+            ),
+            (),
+        ),
+        (
+            (
+                replace(INTERACTIVE, reserve=Reserve.EXPECTED, preemptible=True, when_late=WhenLate.WAIT),
+                replace(BULK, expected_quantile=0.1),
+                replace(NIGHT, priority=0),
+            ),
+            (),
+        ),
         (
             (INTERACTIVE, replace(BULK, patterns=(Pattern.A_EAGLE, Pattern.A), max_output_tokens=40)),
             (
@@ -98,6 +142,8 @@ PLACEMENTS = (
 )
 TIERS = ("interactive", "bulk", "bulk", "night", "", "unknown")
 KEYS = ("key-1", "key-2", "key-3", "key-3", "key-unknown")
+HASHED = (32, 32, 16)
+"""Tokens of the blocks that a client hashes; a pool of others has none of them."""
 FAMILIES = 2
 """Prompts of one family begin alike, so that they share the blocks of their prefix."""
 AT_MOST = 28
@@ -118,7 +164,9 @@ class World:
         self.wires: list[Wire] = []
         self.cut_off: set[tuple[str, str]] = set()  # routers and workers between which no link comes about
         self._requests = self._epochs = self._boots = 0
-        self.workers = [Worker(self._booted(facts), self.seen, 0.0) for facts in FLEET]
+        self.workers = [Worker(self._booted(facts, dice), self.seen, 0.0) for facts in FLEET]
+        for worker in self.workers:
+            self._has_habits(worker, dice)
         self.routers: dict[str, Router | None] = {}
         for name in ("r1", "r2"):
             self._start_router(name, dice)
@@ -136,7 +184,10 @@ class World:
         if dice.random() < (0.02 if counted else 0.15):
             prompt = dice.choice((0, 480, 600, 600))
         family = dice.randrange(FAMILIES)
-        hashes = tuple(1000 * family + i for i in range(prompt // BLOCK_OF_HASHES)) if counted else ()
+        size = dice.choice(HASHED)
+        hashes = tuple(1000 * family + i for i in range(prompt // size)) if counted else ()
+        if size != HASHED[0]:
+            hashes = tuple(5000 + block for block in hashes)
         # An upper bound, as a rule; some turn out too small.
         said = prompt if counted else max(1, round(prompt * dice.choice((0.5, 0.8, 1.0, 1.3, 2.0))))
         wanted = Wanted(
@@ -148,6 +199,7 @@ class World:
             said=said,
             exact=counted,
             hashes=hashes,
+            hash_block_tokens=size if hashes else 0,
             max_tokens=dice.choice((0, 1, 16, 33, 64, 120, 180, 400)),
             choices=dice.choice((1, 1, 1, 1, 2, 3)) if dice.random() < 0.97 else dice.choice((0, 5)),
             timeout=dice.choice((None, None, None, 3.0, 20.0)),
@@ -300,6 +352,8 @@ class World:
             if found is None:
                 return
             worker, sequence = found
+            if worker.growth.waits(sequence):
+                continue
             if not sequence.prefilled:
                 worker.read(sequence)
                 worker.say_tokens(sequence, 1)
@@ -369,8 +423,8 @@ class World:
         for worker in self.workers:
             if not worker.up:
                 self.seen["workers started again"] += 1
-                worker.start_up(self._maybe_resized(self._booted(worker.facts), dice), self.now)
-                worker.rate = dice.choice((1.0, 0.999, 1.002))
+                worker.start_up(self._maybe_resized(self._booted(worker.facts, dice), dice), self.now)
+                self._has_habits(worker, dice)
 
     def a_router_dies(self, dice: random.Random) -> None:
         name = dice.choice(sorted(self.routers))
@@ -533,7 +587,7 @@ class World:
 
     def _start_router(self, name: str, dice: random.Random) -> None:
         self._epochs += 1
-        self.routers[name] = Router(
+        router = self.routers[name] = Router(
             name,
             dice.choice(RULES),
             [worker.name for worker in self.workers],
@@ -544,14 +598,29 @@ class World:
             stopped_wrongly=self._stopped_wrongly,
             placement=dice.choice(PLACEMENTS)(),
         )
+        if dice.random() < 0.8:
+            self._has_experience(router, dice)
+
+    def _has_experience(self, router: Router, dice: random.Random) -> None:
+        """It knows how long answers come to be: mostly short, so that those which are not have to grow."""
+        for tier in ("interactive", "bulk", "night"):
+            for model in (M, K):
+                for _ in range(40):
+                    tokens = dice.choice((1, 8, 8, 16, 16, 16, 33, 64, 120))
+                    router.admission.lengths.saw("long ago", tier, model, tokens)
 
     def _new_client(self, router: str) -> Client:
         self._requests += 1
         return Client(f"client{self._requests}", router, self.seen, lambda: self.now, self.open_stream)
 
-    def _booted(self, facts: WorkerFacts) -> WorkerFacts:
+    def _booted(self, facts: WorkerFacts, dice: random.Random) -> WorkerFacts:
         self._boots += 1
-        return replace(facts, boot=self._boots)
+        return replace(facts, boot=self._boots, can_grow=dice.random() < 0.85)
+
+    def _has_habits(self, worker: Worker, dice: random.Random) -> None:
+        """How fast its clock runs, when it asks for more, and whether its engine can let a sequence wait."""
+        worker.rate = dice.choice((1.0, 0.999, 1.002))
+        worker.growth = Growth(worker, dice.choice((LEAD, LEAD, 16, 0)), pauses=dice.random() < 0.75)
 
     def _maybe_resized(self, facts: WorkerFacts, dice: random.Random) -> WorkerFacts:
         if dice.random() < 0.5:
