@@ -61,6 +61,7 @@ class Explanation:
             "outcome": answer.outcome,
             "reason": answer.reason,
             "picked": answer.picked or None,
+            "picker": answer.picker or None,
             "age_s": answer.age_s if answer.HasField("age_s") else None,
             "target": {"ttft_ms": self.ttft_ms, "tpot_ms": self.tpot_ms},
             "weights": dict(answer.weights),
@@ -70,6 +71,7 @@ class Explanation:
                     "filters": dict(said.filters),
                     "scores": dict(said.scores),
                     "total": said.total,
+                    "failed": said.failed or None,
                     "predicted_ttft_ms": _predicted(said, "ttft"),
                     "predicted_tpot_ms": _predicted(said, "tpot"),
                 }
@@ -95,7 +97,8 @@ class Explanation:
         ago = f"{answer.age_s:.1f} s ago it " if answer.HasField("age_s") else ""
         match answer.outcome:
             case "granted":
-                return f"{ago}{'was' if ago else 'would be'} granted on {answer.picked}"
+                by = f", picked by {answer.picker}" if answer.picker not in ("", "best") else ""
+                return f"{ago}{'was' if ago else 'would be'} granted on {answer.picked}{by}"
             case "queued":
                 return f"{ago}{'had to' if ago else 'would'} wait because {answer.reason}"
             case _:
@@ -122,6 +125,8 @@ class Explanation:
         for name in (name for name in shown if name in unable):
             start = _line([name, self.patterns.get(name, "")], widths, between, ends=False) + "  "
             yield from _wrapped(_objections(workers[name].filters), start)
+        for name in (name for name in shown if workers[name].failed):
+            yield from _wrapped(f"{name}: {workers[name].failed}; so 0")
         if more := len(workers) - len(shown):
             yield f"and {more} workers more: --json has them all"
 

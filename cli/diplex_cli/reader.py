@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
+from diplex_cli import plugins
 from diplex_core import config
 from diplex_core.config import Config, ConfigErrors, Fault
 from diplex_core.config.faults import Path as KeyPath
@@ -66,7 +67,7 @@ class Source:
         read_them = key_files or environment is not None
         keys = {name: _key_in(file, name) for name, file in self.key_files().items()} if read_them else None
         try:
-            return config.build(self.tree, environment, keys)
+            return config.build(self.tree, environment, keys, plugins.book())
         except ConfigErrors as errors:
             raise Located(self, errors.faults) from None
 

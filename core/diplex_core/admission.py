@@ -177,6 +177,11 @@ class Admission:
         """What each scorer counts for a request of this tier."""
         return self._placement.weights_of(tier)
 
+    @property
+    def rule_failures(self) -> Mapping[tuple[str, str], int]:
+        """How often each placement rule of another package failed, by kind and name."""
+        return self._placement.book.failures.counts
+
     # Asks.
 
     def _asked(self, key: AskKey, ask: Ask, now: Seconds) -> None:

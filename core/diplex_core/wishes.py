@@ -57,6 +57,7 @@ def _counted(ask: Ask, model: str, tier: Tier, tenant: Tenant) -> Wish | Refusal
         block_hashes=ask.block_hashes,
         least_blocks=ask.again.needed_blocks if ask.again else 0,
         avoid=ask.again.worker if ask.again else "",
+        request_id=ask.request_id,
     )
 
 

@@ -66,12 +66,15 @@ def _answer(explanation: Explanation, admission: Admission) -> router_pb2.Router
     if (wish := explanation.wish) is not None:
         answer.model, answer.tier, answer.tenant = wish.model, wish.tier.name, wish.tenant.name
         answer.prompt_tokens = wish.prompt
+        answer.picker = wish.tier.picker
         answer.weights.update(admission.weights_of(wish.tier))
     return answer
 
 
 def _said(words: Explained) -> router_pb2.ExplainedWorker:
-    said = router_pb2.ExplainedWorker(filters=words.objections, scores=words.scores, total=words.total)
+    said = router_pb2.ExplainedWorker(
+        filters=words.objections, scores=words.scores, total=words.total, failed=words.failed
+    )
     if words.ttft is not None:
         said.predicted_ttft_ms = words.ttft * 1000
     if words.tpot is not None:

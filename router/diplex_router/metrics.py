@@ -81,6 +81,12 @@ class FleetCollector:
             "Moments in which a pool held more than it has: 0",
             value=admission.over_capacity,
         )
+        failures = CounterMetricFamily(
+            "diplex_rule_failures", "Placement rules of other packages that failed", labels=["kind", "rule"]
+        )
+        for (kind, rule), count in admission.rule_failures.items():
+            failures.add_metric([kind, rule], count)
+        yield failures
         ready = "1: the ledger is rebuilt and requests are admitted"
         yield GaugeMetricFamily("diplex_router_ready", ready, value=1.0 if admission.ready else 0.0)
 

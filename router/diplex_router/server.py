@@ -16,6 +16,7 @@ from diplex.wire.serving import SERVER_OPTIONS, HealthControl, add_standard_serv
 from diplex_core.admission import Admission
 from diplex_core.config.changes import of_rules
 from diplex_core.events import RulesChanged
+from diplex_core.placement.place import Placement
 from diplex_core.words import Rules
 from diplex_router.driver import Driver
 from diplex_router.instruments import Instruments
@@ -56,7 +57,8 @@ async def run(
 
     epoch = secrets.randbits(32) or 1
     begun = time.monotonic()  # the three seconds of a rebuild count from here, not from the imports above
-    admission = Admission(settings.rules, [spec.name for spec in settings.workers], epoch=epoch, now=begun)
+    names, placement = [spec.name for spec in settings.workers], Placement(book=settings.book)
+    admission = Admission(settings.rules, names, epoch=epoch, now=begun, placement=placement)
     driver = Driver(admission, time.monotonic)
     AdmitSpans(driver, time.monotonic)
     links = Links(settings.name, epoch, settings.keys, settings.workers, driver)

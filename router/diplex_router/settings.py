@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from diplex.wire.grants import Keys
+from diplex_core.placement.book import OWN, Book
 from diplex_core.words import Rules
 
 
@@ -29,3 +30,4 @@ class RouterSettings:
     rules: Rules
     workers: tuple[WorkerSpec, ...]
     keys: Keys
+    book: Book = OWN  # the placement rules that tiers may name

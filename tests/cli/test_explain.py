@@ -65,6 +65,14 @@ def test_the_picked_worker_comes_first_and_an_objection_stands_where_figures_wou
     ]
 
 
+def test_a_scorer_that_failed_is_told_below_the_table():
+    failing = worker(1.0, 1.0, room=0.0)
+    failing.failed = "scorer home failed: KeyError: 'x'"
+    text = Explanation(answer(outcome="granted", picked="pkg0", workers={"pkg0": failing}), {}, None, None)
+    assert text.text().splitlines()[-1] == "pkg0: scorer home failed: KeyError: 'x'; so 0"
+    assert text.fields()["workers"]["pkg0"]["failed"] == failing.failed
+
+
 def test_long_objections_are_wrapped_beside_their_worker():
     many = {f"filter{number}": "needs 272 KV blocks, 128 are free" for number in range(4)}
     lines = Explanation(
@@ -80,6 +88,11 @@ def test_long_objections_are_wrapped_beside_their_worker():
     ("fields", "told"),
     [
         ({"outcome": "granted", "picked": "pkg0"}, "would be granted on pkg0"),
+        (
+            {"outcome": "granted", "picked": "pkg0", "picker": "two_choices"},
+            "would be granted on pkg0, picked by two_choices",
+        ),
+        ({"outcome": "granted", "picked": "pkg0", "picker": "best"}, "would be granted on pkg0"),
         ({"outcome": "queued", "reason": "no worker has room"}, "would wait because no worker has room"),
         ({"outcome": "refused", "reason": "unknown tier 'x'"}, "would be refused because unknown tier 'x'"),
         ({"outcome": "granted", "picked": "pkg0", "age_s": 3.25}, "3.2 s ago it was granted on pkg0"),
@@ -135,6 +148,7 @@ def test_json_has_the_same_and_more():
         "filters": {"model": "serves small", "kv_fits": "needs 272 KV blocks, 128 are free"},
         "scores": {},
         "total": 0.0,
+        "failed": None,
         "predicted_ttft_ms": None,
         "predicted_tpot_ms": None,
     }

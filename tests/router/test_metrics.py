@@ -18,6 +18,8 @@ from diplex_core.events import (
     Why,
     WorkerFacts,
 )
+from diplex_core.placement.book import OWN
+from diplex_core.placement.place import Placement
 from diplex_core.words import EndReason, Pattern, Rules, Tenant, Tier
 from diplex_router.metrics import Metrics
 
@@ -74,6 +76,14 @@ def test_a_promise_to_a_request_that_found_no_room_was_not_kept(retry_after: flo
     metrics.decided(Refused(AskKey(1, 1), refusal, "m", "interactive"), 0.0)
     missed = ("diplex_slo_total", ("met", "false"), ("model", "m"), ("tier", "interactive"))
     assert (page(metrics).get(missed) == 1) is counted
+
+
+def test_rules_of_other_packages_that_fail_are_counted():
+    book = OWN.with_rules({}, {}, {})
+    admission = Admission(RULES, [], epoch=1, now=0.0, placement=Placement(book=book))
+    metrics = Metrics(admission)
+    book.failures.note("scorer", "mine", "it raised")
+    assert page(metrics)["diplex_rule_failures_total", ("kind", "scorer"), ("rule", "mine")] == 1
 
 
 def test_queues_of_one_tier_are_one_figure():

@@ -13,7 +13,7 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 
-from diplex_cli import reader
+from diplex_cli import plugins, reader
 from diplex_cli.failures import NOT_FINE
 from diplex_core.config import Config, ConfigErrors, remarks, schema
 
@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     if args.verb == "schema":
-        print(schema.text(), end="")
+        print(schema.text(plugins.book()), end="")
         return 0
     return _check(args)
 

@@ -13,7 +13,7 @@ example:
 import os
 from argparse import ArgumentParser, Namespace
 
-from diplex_cli import process, telemetry
+from diplex_cli import plugins, process, telemetry
 from diplex_cli.configured import GRANTS_KEY, add_config, grants_key, remark
 from diplex_cli.failures import UsageError
 from diplex_cli.reloading import Reloading
@@ -69,6 +69,7 @@ def run(args: Namespace) -> int:
             if cannot_run(worker) is None and worker.name not in args.without
         ),
         keys=Keys.of(key),
+        book=plugins.book(),
     )
     with telemetry.exported(args, "diplex-router", at.name):
         return process.serve(

@@ -8,6 +8,7 @@ from itertools import repeat
 from types import FrameType
 from typing import Any, Final, assert_never
 
+from diplex_cli import plugins
 from diplex_cli.failures import UsageError
 from diplex_cli.replay import options
 from diplex_cli.replay.mix import deal
@@ -16,6 +17,7 @@ from diplex_cli.simulate.mix import mix_of
 from diplex_cli.simulate.progress import Progress
 from diplex_cli.simulate.seen import Seen
 from diplex_cli.simulate.streams import SYNTHETIC, Request, Stream
+from diplex_core.placement.place import Placement
 from diplex_core.report import Collector, Outcome, Report, report_of
 from diplex_core.sim.arrivals import Arrival
 from diplex_core.sim.capacity import capacity_of
@@ -91,6 +93,7 @@ def simulate(stream: Stream, fleet: Fleet, settings: Settings) -> Simulated:
         faults=settings.faults,
         retry=settings.retry,
         timeout=settings.timeout,
+        placement=Placement(book=plugins.book()),
     )
     load = _Load(stream, settings, model, tiers, block_tokens, rate.rate)
     progress = Progress(stream.count)

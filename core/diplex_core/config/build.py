@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from diplex_core.config.crosschecks import Tree, crosschecks, shared_ports, shares
 from diplex_core.config.faults import ConfigErrors, Fault, Path
-from diplex_core.config.keys import FILE
+from diplex_core.config.keys import file
 from diplex_core.config.values import (
     METRICS_ABOVE,
     AttachConfig,
@@ -20,6 +20,7 @@ from diplex_core.config.values import (
     SimConfig,
     WorkerConfig,
 )
+from diplex_core.placement.book import OWN, Book
 from diplex_core.words import Pattern, Promise, Reserve, Rules, Target, Tenant, Tier, WhenLate
 
 _ENGINES: Mapping[str, type[SimConfig] | type[LlamaCppConfig] | type[AttachConfig]] = {
@@ -32,7 +33,10 @@ KeyFiles: TypeAlias = Mapping[str, str | Fault]
 
 
 def build(
-    tree: object, environment: Mapping[str, str] | None = None, key_files: KeyFiles | None = None
+    tree: object,
+    environment: Mapping[str, str] | None = None,
+    key_files: KeyFiles | None = None,
+    book: Book = OWN,
 ) -> Config:
     """Check a configuration and turn it into values.
 
@@ -40,14 +44,17 @@ def build(
         tree: dicts, lists and scalars, as a YAML file gives them.
         environment: where tenants' keys are looked up. `None`: nobody needs them, tenants have no key.
         key_files: what their key files hold. `None`: likewise.
+        book: the placement rules that tiers may name.
     Raises:
         ConfigErrors: what is wrong with it, all of it.
     """
     faults: list[Fault] = []
-    checked = FILE.check(tree, (), faults)
+    checked = file(book).check(tree, (), faults)
     if checked is not None:
         found = tuple(faults)
-        faults += (fault for fault in crosschecks(checked) if not any(_of_one(fault, one) for one in found))
+        faults += (
+            fault for fault in crosschecks(checked, book) if not any(_of_one(fault, one) for one in found)
+        )
         faults += _keyless(checked, environment, key_files)
     if checked is None or faults:
         raise ConfigErrors(faults)

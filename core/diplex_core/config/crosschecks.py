@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 from diplex_core.config.faults import Fault, Path, unknown
 from diplex_core.config.values import EVERYWHERE, METRICS_ABOVE, Config
 from diplex_core.model import catalogue
+from diplex_core.placement.book import Book, Kind
 from diplex_core.words import Reserve
 
 Tree: TypeAlias = Mapping[str, Any]
@@ -20,8 +21,8 @@ MOST_SHARES: Final = 0.9
 RESERVED_TIERS = frozenset({"auto", "default"})
 
 
-def crosschecks(tree: Tree) -> Iterator[Fault]:
-    """Everything that is wrong between the keys of a tree that `keys.FILE` has checked."""
+def crosschecks(tree: Tree, book: Book) -> Iterator[Fault]:
+    """Everything that is wrong between the keys of a tree that `keys.file` has checked."""
     yield from _default(tree, "default_model", "models")
     yield from _default(tree, "default_tier", "tiers")
     for name in RESERVED_TIERS & _named(tree, "tiers").keys():
@@ -30,6 +31,7 @@ def crosschecks(tree: Tree) -> Iterator[Fault]:
         if tier is not None:
             yield from _degrades(tree, name, tier)
             yield from _grows(name, tier)
+            yield from _unusable_rules(name, tier, book)
     for name, package in _named(tree, "packages").items():
         if package is not None:
             yield from _package(tree, name, package)
@@ -73,6 +75,18 @@ def _grows(name: str, tier: Tree) -> Iterator[Fault]:
     if tier["reserve"] == Reserve.EXPECTED and tier["preemptible"] is False:
         reason = "a request that grows must be able to give way"
         yield Fault(("tiers", name, "reserve"), reason, mend="preemptible: true, or reserve: full")
+
+
+def _unusable_rules(name: str, tier: Tree, book: Book) -> Iterator[Fault]:
+    """Rules of other packages that cannot be loaded are no matter until a tier names them."""
+    named: list[tuple[Kind, str, Path]] = [
+        *(("filter", word, ("filters", at)) for at, word in enumerate(tier["filters"] or ())),
+        *(("scorer", word, ("scorers", word)) for word in tier["scorers"] or () if tier["scorers"][word]),
+        ("picker", tier["picker"], ("picker",)),
+    ]
+    for kind, word, path in named:
+        if (why := book.unusable.get((kind, word))) is not None:
+            yield Fault(("tiers", name, *path), f"{kind} {word}: {why.reason}", why.mend)
 
 
 def _package(tree: Tree, name: str, package: Tree) -> Iterator[Fault]:

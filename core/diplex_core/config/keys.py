@@ -1,16 +1,18 @@
-"""Every word that a configuration may use, declared once: checks and JSON Schema both come from here."""
+"""Every word that a configuration may use, declared once: checks and JSON Schema both come from here.
 
+A tier may name placement's rules, and other packages bring more of them: those words come with a book.
+"""
+
+from dataclasses import replace
 from typing import Final, get_args
 
 from diplex_core.config.sections import ByKind, Key, ListOf, Named, NumberOr, Section
 from diplex_core.config.shapes import Flag, OneOf, Real, Text, Whole
 from diplex_core.config.values import Api
-from diplex_core.placement.filters import OPTIONAL
-from diplex_core.placement.scorers import WEIGHTS
+from diplex_core.placement.book import OWN, Book
 from diplex_core.words import Pattern, Reserve, WhenLate
 
 PATTERNS: Final = tuple(Pattern)
-PICKERS: Final = ("best",)
 GPUS: Final = ("b200", "h200", "h100", "cpu")
 APIS: Final = get_args(Api)
 MODEL_NAME: Final = r"\S+"
@@ -143,71 +145,78 @@ _PROMISE: Final = {
     ),
 }
 
-TIER: Final = Section(
-    {
-        "patterns": Key(
-            "Patterns that may serve it, best first.",
-            ListOf(OneOf(PATTERNS, "a pattern"), "[C, A]"),
-            required=True,
-            example="[C, A]",
-        ),
-        **_PROMISE,
-        "deadline_s": Key("Seconds in which a bulk request should be done.", Real(positive=True)),
-        "reserve": Key(
-            "What a request holds from its start.", OneOf(tuple(Reserve), "a reserve policy"), "full"
-        ),
-        "expected_quantile": Key(
-            "With reserve: expected, the share of such requests whose whole output is held from the start.",
-            Real(least=0.5, most=0.999),
-            0.9,
-        ),
-        "max_output_tokens": Key(
-            "Cap of each answer, and what a request without max_tokens holds.", Whole(1), 4096
-        ),
-        "preemptible": Key("Whether its requests may give way to others.", Flag(), False),
-        "priority": Key("Higher is served first.", Whole(-(2**31), 2**31 - 1), 0),
-        "max_queue_ms": Key("Longest wait for room, in milliseconds.", Real()),
-        "max_queue_requests": Key("Most requests that wait for one model.", Whole(1), 1024),
-        "max_queue_blocks": Key(
-            "KV blocks that those who wait for one model need, together; left out, no bound.", Whole(1)
-        ),
-        "min_share": Key(
-            "Share of granted tokens that its waiting requests get at least; left out, 0.05 where no TTFT "
-            "is promised, else 0.",
-            Real(most=0.5),
-        ),
-        "when_late": Key(
-            "What happens when its target cannot be met.", OneOf(tuple(WhenLate), "an answer"), "wait"
-        ),
-        "degrade_to": Key(
-            "With when_late: degrade, the tier that a late request is moved to; left out, the next below.",
-            Text(),
-        ),
+_TIER: Final = {
+    "patterns": Key(
+        "Patterns that may serve it, best first.",
+        ListOf(OneOf(PATTERNS, "a pattern"), "[C, A]"),
+        required=True,
+        example="[C, A]",
+    ),
+    **_PROMISE,
+    "deadline_s": Key("Seconds in which a bulk request should be done.", Real(positive=True)),
+    "reserve": Key("What a request holds from its start.", OneOf(tuple(Reserve), "a reserve policy"), "full"),
+    "expected_quantile": Key(
+        "With reserve: expected, the share of such requests whose whole output is held from the start.",
+        Real(least=0.5, most=0.999),
+        0.9,
+    ),
+    "max_output_tokens": Key(
+        "Cap of each answer, and what a request without max_tokens holds.", Whole(1), 4096
+    ),
+    "preemptible": Key("Whether its requests may give way to others.", Flag(), False),
+    "priority": Key("Higher is served first.", Whole(-(2**31), 2**31 - 1), 0),
+    "max_queue_ms": Key("Longest wait for room, in milliseconds.", Real()),
+    "max_queue_requests": Key("Most requests that wait for one model.", Whole(1), 1024),
+    "max_queue_blocks": Key(
+        "KV blocks that those who wait for one model need, together; left out, no bound.", Whole(1)
+    ),
+    "min_share": Key(
+        "Share of granted tokens that its waiting requests get at least; left out, 0.05 where no TTFT "
+        "is promised, else 0.",
+        Real(most=0.5),
+    ),
+    "when_late": Key(
+        "What happens when its target cannot be met.", OneOf(tuple(WhenLate), "an answer"), "wait"
+    ),
+    "degrade_to": Key(
+        "With when_late: degrade, the tier that a late request is moved to; left out, the next below.",
+        Text(),
+    ),
+}
+
+
+def tier(book: Book) -> Section:
+    """A tier's words, where these rules may be named."""
+    models = Key(
+        "Other targets for single models.", Named(Section(_PROMISE, "a model's targets"), "model", MODEL_NAME)
+    )
+    return Section({**_TIER, **_rules(book), "models": models}, "a tier")
+
+
+def _rules(book: Book) -> dict[str, Key]:
+    return {
         "filters": Key(
             "Placement rules asked beside those that always hold; left out, spares_streams where no TTFT is "
             "promised.",
-            ListOf(OneOf(OPTIONAL, "an optional filter"), "[spares_streams]", empty=True),
+            ListOf(OneOf(book.optional_filters, "an optional filter"), "[spares_streams]", empty=True),
         ),
         "scorers": Key(
             "Weights of placement's scorers that differ from the defaults; 0 switches one off.",
             Section(
                 {
                     name: Key(f"Its weight; {weight:g} by default.", Real())
-                    for name, weight in WEIGHTS.items()
+                    for name, weight in book.weights.items()
                 },
                 "the scorers section",
             ),
         ),
         "picker": Key(
-            "How one is picked of the workers that were scored.", OneOf(PICKERS, "a picker"), "best"
+            "How one is picked of the workers that were scored.",
+            OneOf(book.named("picker"), "a picker"),
+            "best",
         ),
-        "models": Key(
-            "Other targets for single models.",
-            Named(Section(_PROMISE, "a model's targets"), "model", MODEL_NAME),
-        ),
-    },
-    "a tier",
-)
+    }
+
 
 TENANT: Final = Section(
     {
@@ -228,89 +237,85 @@ TENANT: Final = Section(
     either=("api_key_env", "api_key_file"),
 )
 
-FILE: Final = Section(
-    {
-        "models": Key(
-            "Models by the names that clients use.",
-            Named(MODEL, "model", MODEL_NAME),
-            required=True,
-            example="{qwen2.5-72b-instruct: {profile: qwen2.5-72b}}",
+_FILE: Final = {
+    "models": Key(
+        "Models by the names that clients use.",
+        Named(MODEL, "model", MODEL_NAME),
+        required=True,
+        example="{qwen2.5-72b-instruct: {profile: qwen2.5-72b}}",
+    ),
+    "default_model": Key("The model of a request that names none; left out, the only one.", Text()),
+    "packages": Key(
+        "GPUs, or what stands in for them. Each becomes a worker of its name.",
+        Named(PACKAGE, "package"),
+        required=True,
+        example="{pkg0: {gpu: b200, pattern: A, model: …, engine: {kind: sim, calibration: chapter}}}",
+    ),
+    "tiers": Key(
+        "Named promises.", Named(tier(OWN), "tier"), required=True, example="{standard: {patterns: [A, C]}}"
+    ),
+    "default_tier": Key("The tier of a request that names none; left out, the only one.", Text()),
+    "tenants": Key("Who pays. With none, every key, or none, is tenant `default`.", Named(TENANT, "tenant")),
+    "limits": Key(
+        "The tenants' limits.",
+        Section(
+            {
+                "enforce": Key(
+                    "Whether quotas and shares hold; false behind a gateway that has its own.",
+                    Flag(),
+                    True,
+                )
+            },
+            "the limits section",
         ),
-        "default_model": Key("The model of a request that names none; left out, the only one.", Text()),
-        "packages": Key(
-            "GPUs, or what stands in for them. Each becomes a worker of its name.",
-            Named(PACKAGE, "package"),
-            required=True,
-            example="{pkg0: {gpu: b200, pattern: A, model: …, engine: {kind: sim, calibration: chapter}}}",
+        default={},
+    ),
+    "router": Key(
+        "Where the router listens.",
+        Section(
+            {
+                "name": Key("Its name; routers that share workers need different ones.", Text(), "router"),
+                "host": Key("Address that it listens on.", HOST, "127.0.0.1"),
+                "port": Key("gRPC port.", PORT, 7600),
+                "metrics_port": Key("Port of its /metrics.", PORT, 7602),
+            },
+            "the router section",
         ),
-        "tiers": Key(
-            "Named promises.", Named(TIER, "tier"), required=True, example="{standard: {patterns: [A, C]}}"
+        default={},
+    ),
+    "rest": Key(
+        "Where the REST shim listens.",
+        Section(
+            {
+                "host": Key("Address that it listens on.", HOST, "127.0.0.1"),
+                "port": Key("HTTP port.", PORT, 7601),
+                "router": Key("host:port of its router; left out, the one of this file.", ADDRESS),
+            },
+            "the rest section",
         ),
-        "default_tier": Key("The tier of a request that names none; left out, the only one.", Text()),
-        "tenants": Key(
-            "Who pays. With none, every key, or none, is tenant `default`.", Named(TENANT, "tenant")
+        default={},
+    ),
+    "workers": Key(
+        "Where workers listen.",
+        Section(
+            {
+                "host": Key("Address that they listen on.", HOST, "127.0.0.1"),
+                "first_port": Key("Port of the first; the others follow in the file's order.", PORT, 7610),
+            },
+            "the workers section",
         ),
-        "limits": Key(
-            "The tenants' limits.",
-            Section(
-                {
-                    "enforce": Key(
-                        "Whether quotas and shares hold; false behind a gateway that has its own.",
-                        Flag(),
-                        True,
-                    )
-                },
-                "the limits section",
-            ),
-            default={},
-        ),
-        "router": Key(
-            "Where the router listens.",
-            Section(
-                {
-                    "name": Key(
-                        "Its name; routers that share workers need different ones.", Text(), "router"
-                    ),
-                    "host": Key("Address that it listens on.", HOST, "127.0.0.1"),
-                    "port": Key("gRPC port.", PORT, 7600),
-                    "metrics_port": Key("Port of its /metrics.", PORT, 7602),
-                },
-                "the router section",
-            ),
-            default={},
-        ),
-        "rest": Key(
-            "Where the REST shim listens.",
-            Section(
-                {
-                    "host": Key("Address that it listens on.", HOST, "127.0.0.1"),
-                    "port": Key("HTTP port.", PORT, 7601),
-                    "router": Key("host:port of its router; left out, the one of this file.", ADDRESS),
-                },
-                "the rest section",
-            ),
-            default={},
-        ),
-        "workers": Key(
-            "Where workers listen.",
-            Section(
-                {
-                    "host": Key("Address that they listen on.", HOST, "127.0.0.1"),
-                    "first_port": Key(
-                        "Port of the first; the others follow in the file's order.", PORT, 7610
-                    ),
-                },
-                "the workers section",
-            ),
-            default={},
-        ),
-        "grants": Key(
-            "The key that signs grants.",
-            Section(
-                {"key_env": Key("Environment variable that holds it.", SECRET_NAME)}, "the grants section"
-            ),
-            default={},
-        ),
-    },
-    "a configuration",
-)
+        default={},
+    ),
+    "grants": Key(
+        "The key that signs grants.",
+        Section({"key_env": Key("Environment variable that holds it.", SECRET_NAME)}, "the grants section"),
+        default={},
+    ),
+}
+
+
+def file(book: Book = OWN) -> Section:
+    """A whole file's words, where these rules may be named."""
+    return Section(
+        {**_FILE, "tiers": replace(_FILE["tiers"], shape=Named(tier(book), "tier"))}, "a configuration"
+    )

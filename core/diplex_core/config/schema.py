@@ -3,20 +3,21 @@
 import json
 from typing import Any
 
-from diplex_core.config.keys import FILE
+from diplex_core.config.keys import file
+from diplex_core.placement.book import OWN, Book
 
 
-def schema() -> dict[str, Any]:
-    """The schema of one whole configuration file (draft 2020-12).
+def schema(book: Book = OWN) -> dict[str, Any]:
+    """The schema of one whole configuration file (draft 2020-12) that may name these rules.
 
     Cross checks (a known model, a free port) are not in it: `diplex config check` has them.
     """
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "diplex configuration"}
-    return head | FILE.schema()
+    return head | file(book).schema()
 
 
-def text() -> str:
-    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+def text(book: Book = OWN) -> str:
+    return json.dumps(schema(book), indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

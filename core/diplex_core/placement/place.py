@@ -1,13 +1,14 @@
 """Filter, score, pick; what was said on the way is kept, so that every choice can be explained."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import mul
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
 from diplex_core.placement import filters, scorers
-from diplex_core.placement.rules import FILTERS, SCORERS, Filter, PoolView, Score, Scorer, Wish
+from diplex_core.placement.book import OWN, Book
+from diplex_core.placement.rules import Candidate, Filter, NoScore, Picker, PoolView, Score, Scorer, Wish
 from diplex_core.words import Seconds, Tier
 
 Rule: TypeAlias = tuple[str, Filter]
@@ -25,6 +26,7 @@ class Explained:
     total: float
     ttft: Seconds | None = None  # predicted, from the first ask
     tpot: Seconds | None = None
+    failed: str = ""  # rules of other packages that had no word on it, and why
 
 
 _NO_OBJECTION: Final[Mapping[str, str]] = MappingProxyType({})
@@ -48,7 +50,8 @@ class Look(NamedTuple):
         if self.filter:
             return Explained({self.filter: self.word}, _NO_SCORE, 0.0)
         scores = dict(zip(self.rules.weights, self.scores, strict=True))
-        return Explained(_NO_OBJECTION, scores, self.total, self.ttft, self.tpot)
+        failed = "; ".join(score.why for score in self.scores if isinstance(score, NoScore))
+        return Explained(_NO_OBJECTION, scores, self.total, self.ttft, self.tpot, failed)
 
 
 class Words(Mapping[str, Explained]):
@@ -105,6 +108,7 @@ class TierRules:
     weights: Mapping[str, float]
     weighing: tuple[float, ...]
     bounded: Bounded
+    picker: Picker | None  # `None`: the best is picked
 
     def look(self, wish: Wish, pool: PoolView) -> Look:
         """What all scorers say of a pool that no filter objects to."""
@@ -121,6 +125,7 @@ class Placement:
         everyone: in fleets of up to so many workers each is asked, for every word on it.
         thorough: in those of up to so many the best is found, if need be by looking at all.
         looks: in larger ones so many of a kind are looked at.
+        book: where rules are looked up by their names.
     """
 
     def __init__(
@@ -132,11 +137,13 @@ class Placement:
         everyone: int = 8,
         thorough: int = 32,
         looks: int = 2,
+        book: Book = OWN,
     ) -> None:
         self.everyone = everyone
         self.thorough = thorough
         self.looks = looks
-        self.lasting = tuple((name, FILTERS[name]) for name in lasting)
+        self.book = book
+        self.lasting = tuple((name, book.filters[name]) for name in lasting)
         self.by_rule = tuple(rule for name, rule in self.lasting if name in filters.BY_RULE)
         self.by_size = tuple(
             rule for name, rule in self.lasting if name not in (*filters.BY_RULE, *filters.BY_SIZE)
@@ -150,14 +157,21 @@ class Placement:
         return not any(rule(wish, pool) for _, rule in self.lasting)
 
     def place(self, wish: Wish, pools: Iterable[PoolView]) -> Choice:
-        """The best of the pools that can take the wish now; of equals the first."""
+        """Of the pools that can take the wish now the best, and of equals the first, or whichever the tier's
+        own picker answers."""
         rules = self.rules_of(wish.tier)
-        picked, best, looks = None, float("-inf"), []
+        picked, best, looks, able = None, float("-inf"), [], []
         for pool in pools:
             look = self.objection(wish, pool) or rules.look(wish, pool)
             looks.append(look)
-            if not look.filter and look.total > best:
+            if look.filter:
+                continue
+            if rules.picker is not None:
+                able.append(Candidate(pool, look.total))
+            elif look.total > best:
                 picked, best = pool, look.total
+        if able and rules.picker is not None:
+            picked = rules.picker(wish, able).pool
         return Choice(picked, Words(looks))
 
     def objection(self, wish: Wish, pool: PoolView) -> Look | None:
@@ -173,14 +187,8 @@ class Placement:
         """Every filter's and every scorer's word on one pool, whatever the first of them says."""
         rules = self.rules_of(wish.tier)
         said = ((name, rule(wish, pool)) for name, rule in (*self.lasting, *rules.passing))
-        look = rules.look(wish, pool)
-        return Explained(
-            {name: word for name, word in said if word},
-            look.explained.scores,
-            look.total,
-            look.ttft,
-            look.tpot,
-        )
+        scored = rules.look(wish, pool).explained
+        return replace(scored, objections={name: word for name, word in said if word})
 
     def weights_of(self, tier: Tier) -> Mapping[str, float]:
         """What each scorer counts under this tier's rules."""
@@ -193,14 +201,16 @@ class Placement:
                 name: weight for name, weight in (self._weights | dict(tier.scorers)).items() if weight
             }
             names = list(weights)
-            passing = tuple((name, FILTERS[name]) for name in (*self._passing, *tier.own_filters))
+            filters_of = self.book.filters
+            passing = tuple((name, filters_of[name]) for name in (*self._passing, *tier.own_filters))
             known = self._by_tier[tier.name] = TierRules(
                 tier,
                 passing,
                 tuple(rule for rule in passing if rule[0] not in filters.PASSING),
-                tuple(SCORERS[name] for name in weights),
+                tuple(self.book.scorers[name] for name in weights),
                 weights,
                 tuple(weights.values()),
                 Bounded(*(names.index(name) if name in weights else None for name in Bounded._fields)),
+                None if tier.picker == "best" else self.book.pickers[tier.picker],
             )
         return known

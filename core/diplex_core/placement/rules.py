@@ -1,7 +1,8 @@
-"""What a filter and a scorer are, what they look at, and the registers they are found in by name."""
+"""What filters, scorers and pickers are, what they look at, and the registers of diplex's own by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import NamedTuple, Protocol, TypeAlias
 
 from diplex_core.events import WorkerFacts
@@ -45,6 +46,12 @@ class Wish:
     expected: Tokens | None = None  # output that such requests mostly come to; `None`: it holds in full
     arrived: Seconds = 0.0  # when it was first asked for
     now: Seconds = 0.0  # when it is looked at
+    request_id: str = ""
+
+    @once
+    def lot(self) -> int:
+        """64 bits drawn by the request's id: a picker's randomness, the same whenever it is looked at."""
+        return int.from_bytes(blake2b(self.request_id.encode(), digest_size=8).digest())
 
     @property
     def waited(self) -> Seconds:
@@ -167,8 +174,34 @@ def output_with(wish: Wish, facts: WorkerFacts) -> Tokens:
 Filter: TypeAlias = Callable[[Wish, PoolView], Word]
 Scorer: TypeAlias = Callable[[Wish, PoolView], Score]
 
+
+class Candidate(NamedTuple):
+    """A worker that no filter objects to, and the weighted sum of its scores."""
+
+    pool: PoolView
+    total: float
+
+
+Picker: TypeAlias = Callable[[Wish, Sequence[Candidate]], Candidate]
+"""Answers one of the candidates: at least one, in the fleet's order."""
+
+
+class NoScore(float):
+    """0, from a scorer of another package that had no word on a worker. `why`: in words."""
+
+    __slots__ = ("why",)
+
+    def __new__(cls, why: str) -> "NoScore":
+        score = super().__new__(cls, 0.0)
+        score.why = why
+        return score
+
+    why: str
+
+
 FILTERS: dict[str, Filter] = {}
 SCORERS: dict[str, Scorer] = {}
+PICKERS: dict[str, Picker] = {}
 
 
 def filter_(name: str) -> Callable[[Filter], Filter]:
@@ -186,6 +219,16 @@ def scorer(name: str) -> Callable[[Scorer], Scorer]:
 
     def register(rule: Scorer) -> Scorer:
         SCORERS[name] = rule
+        return rule
+
+    return register
+
+
+def picker(name: str) -> Callable[[Picker], Picker]:
+    """Register a picker under the name that configuration and `explain` use."""
+
+    def register(rule: Picker) -> Picker:
+        PICKERS[name] = rule
         return rule
 
     return register

@@ -19,13 +19,13 @@ after a moment.
 from collections.abc import Iterable, Sequence
 from heapq import nsmallest
 from math import inf
-from operator import attrgetter, mul
+from operator import attrgetter, itemgetter, mul
 from typing import Final, Protocol, TypeAlias
 
 from diplex_core.placement.filters import PATIENCE, ever_fits
 from diplex_core.placement.index import Group, Index, Member, Vain
 from diplex_core.placement.place import Choice, Look, Placement, TierRules, Words
-from diplex_core.placement.rules import Wish, held_from_the_start, need_on, whole
+from diplex_core.placement.rules import Candidate, Wish, held_from_the_start, need_on, whole
 from diplex_core.prefixes import NOTHING
 from diplex_core.words import Blocks, Seconds
 
@@ -62,6 +62,7 @@ class _Search:
         self.looks: list[Look] = []
         self.seen: set[int] = set()
         self.best: Member | None = None
+        self.able: list[tuple[int, Candidate]] = []  # each with its place, for a tier's own picker
         self.key: Key = (-inf, 0)
 
     def run(self, only: Sequence[Member] | None) -> Choice:
@@ -79,6 +80,10 @@ class _Search:
                     self._try_sooner(lanes)
             if self.best is None:
                 self._hear_some([lane.group for lane in lanes])
+        picker = self.rules.picker
+        if picker is not None and self.able:
+            able_ones = [candidate for _, candidate in sorted(self.able, key=_BY_PLACE)]
+            return Choice(picker(self.wish, able_ones).pool, Words(self.looks))
         able = self.best is None and any(lane.group.stands for lane in lanes)
         return Choice(self.best, Words(self.looks), able)
 
@@ -114,13 +119,14 @@ class _Search:
                 self.look(member)
 
     def _try_best(self, lanes: "list[_Lane]") -> None:
-        """Look at workers in the order of their bounds, until none can be better than the best seen."""
+        """Look at workers in the order of their bounds, until none can be better than the best seen. A tier's
+        own picker has all of them to choose from, in a large fleet those few that its lanes give."""
         queue: list[_Candidates] = [lane for lane in lanes if lane.advance()]
         for lane in lanes:
             queue += lane.holders
         while queue:
             first = queue[0] if len(queue) == 1 else max(queue, key=_BY_KEY)
-            if self.key >= first.key:
+            if self.key >= first.key and self.rules.picker is None:
                 return
             member = first.take()
             if member is not None:
@@ -191,6 +197,8 @@ class _Search:
                 return
         look = rules.look(wish, member)
         self.looks.append(look)
+        if rules.picker is not None:
+            self.able.append((member.order, Candidate(member, look.total)))
         key = (look.total, -member.order)
         if key > self.key:
             self.best, self.key = member, key
@@ -209,6 +217,7 @@ class _Candidates(Protocol):
 
 
 _BY_KEY: Final = attrgetter("key")
+_BY_PLACE: Final = itemgetter(0)
 
 
 class _Lane:

@@ -8,6 +8,7 @@ import pytest
 
 from diplex_core.config import Config, ConfigErrors, build
 from diplex_core.config.build import KeyFiles
+from diplex_core.placement.book import OWN, Book
 
 SMALL: dict[str, Any] = {
     "models": {"big": {"profile": "qwen2.5-72b", "weights": "mxfp4-mixed", "kv_cache": "mxfp8"}},
@@ -36,11 +37,12 @@ def built() -> Callable[..., Config]:
         *changes: tuple[tuple[str | int, ...], Any],
         environment: dict[str, str] | None = None,
         key_files: KeyFiles | None = None,
+        book: Book = OWN,
     ) -> Config:
         tree = SMALL
         for path, value in changes:
             tree = changed(tree, path, value)
-        return build(tree, environment, key_files)
+        return build(tree, environment, key_files, book)
 
     return build_it
 

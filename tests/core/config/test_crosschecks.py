@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from diplex_core.config import Config
+from diplex_core.placement.book import OWN, Unusable
 
 Faults = Callable[..., list[str]]
 SIM = {"kind": "sim", "calibration": "chapter"}
@@ -182,3 +183,19 @@ def test_a_package_cannot_be_named_like_an_instance_of_another(faults: Faults):
 def test_ports_of_different_addresses_do_not_clash(built: Callable[..., Config]):
     config = built((("rest", "host"), "127.0.0.2"), (("rest", "port"), 7600))
     assert (config.router.address, config.rest.port) == ("127.0.0.1:7600", 7600)
+
+
+def test_a_rule_of_another_package_that_cannot_be_used_is_a_fault_where_a_tier_names_it(
+    faults: Faults, built: Callable[..., Config]
+):
+    unusable = {("picker", "odd"): Unusable("does not load", "upgrade it")}
+    book = OWN.with_rules({}, {}, {}, unusable)
+    assert faults((("tiers", "standard", "picker"), "odd"), book=book) == [
+        "tiers.standard.picker: picker odd: does not load mend: upgrade it"
+    ]
+    assert built(book=book).rules.tiers["standard"].picker == "best"
+
+
+def test_a_scorer_of_another_package_that_a_tier_switches_off_need_not_load(built: Callable[..., Config]):
+    book = OWN.with_rules({}, {}, {}, {("scorer", "odd"): Unusable("does not load", "upgrade it")})
+    assert built((("tiers", "standard", "scorers"), {"odd": 0}), book=book).rules.tiers["standard"].scorers
