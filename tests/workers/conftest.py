@@ -78,6 +78,7 @@ class ScriptedEngine:
 
     jobs: dict[Claim, Job] = field(default_factory=dict)
     cancelled: list[Claim] = field(default_factory=list)
+    limits: list[tuple[Claim, int]] = field(default_factory=list)
 
     async def serve(self, host: object) -> None:
         await asyncio.Event().wait()
@@ -90,6 +91,9 @@ class ScriptedEngine:
 
     def cancel(self, claim: Claim) -> None:
         self.cancelled.append(claim)
+
+    def limit(self, claim: Claim, tokens: int) -> None:
+        self.limits.append((claim, tokens))
 
     def observed_blocks(self) -> int | None:
         return None
@@ -117,11 +121,12 @@ class House:
         self.stream = TokenStream()
         self.feed = self.link()
 
-    def link(self, router: str = "r1", epoch: int = EPOCH) -> Feed:
+    def link(self, router: str = "r1", epoch: int = EPOCH, *, taken: bool = True) -> Feed:
         self.gate.hello(self.keys.hello(router, epoch, "w0"))
         feed = Feed(router, lambda: None)
         self.account.link(feed)
-        feed.take(self.account)
+        if taken:
+            feed.take(self.account)
         return feed
 
     def grant(self, lease: int = 1, **more: object) -> pb.Grant:
@@ -198,6 +203,11 @@ class House:
 
 
 START_WORDS = {"model", "prompt", "sampling", "window_upto", "resume", "timeout_ms", "traceparent"}
+
+
+@pytest.fixture
+def facts() -> Facts:
+    return FACTS
 
 
 @pytest.fixture

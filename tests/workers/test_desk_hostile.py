@@ -2,7 +2,7 @@
 client `done` once and last, tells the router of every end, and holds nothing in the end."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -43,10 +43,36 @@ STEPS = st.one_of(
     st.tuples(st.just("stop"), SOME, st.sampled_from([pb.END_REASON_PREEMPTED, pb.END_REASON_REVOKED])),
     st.tuples(st.just("stop_unknown"), st.integers(1, 40)),
     st.tuples(st.just("raise"), SOME, st.integers(0, 130)),
+    st.tuples(st.just("relink"), st.booleans()),
     st.tuples(st.just("pass_time"), st.sampled_from([0.1, 1.0, 31.0])),
     st.tuples(st.just("unready")),
     st.tuples(st.just("ready")),
     st.tuples(st.just("drain"), st.booleans()),
+)
+
+
+# Where claims grow: few kinds of steps, so that many of them come near their limits.
+GROWTH = st.one_of(
+    st.tuples(
+        st.just("start"),
+        st.fixed_dictionaries(
+            {
+                "blocks": st.integers(3, 12) | st.just(80),
+                "choices": st.just(1),
+                "max_tokens": st.just(1000),
+                "window_upto": st.sampled_from([0, 0, 50]),
+                "timeout_ms": st.just(0),
+                "grows": st.just(True),
+            }
+        ),
+    ),
+    *[st.tuples(st.just("count"), SOME, st.just(100))] * 2,
+    *[st.tuples(st.just("say"), SOME, st.integers(30, 200))] * 3,
+    *[st.tuples(st.just("raise"), SOME, st.integers(0, 60))] * 2,
+    st.tuples(st.just("end"), SOME, st.sampled_from(NATURAL)),
+    st.tuples(st.just("let_go"), SOME),
+    st.tuples(st.just("stop"), SOME, st.just(pb.END_REASON_PREEMPTED)),
+    st.tuples(st.just("relink"), st.booleans()),
 )
 
 
@@ -83,15 +109,26 @@ class World:
     grants: list[pb.SignedGrant] = field(default_factory=list)
     at_router: set[Claim] = field(default_factory=set)
     in_engine: dict[Claim, set[int]] = field(default_factory=dict)
+    limits: dict[Claim, int] = field(default_factory=dict)
+    linked: bool = True
+    asking: dict[Claim, int] = field(default_factory=dict)  # what the router was told that they want
 
     def __post_init__(self) -> None:
         self.clients.append(self.client)
+
+    @property
+    def pauses(self) -> bool:
+        facts = self.house.account.facts
+        return bool(facts.can_grow and facts.can_pause)
 
     def act(self, step: tuple[Any, ...]) -> None:
         getattr(self, step[0])(*step[1:])
         for claim, job in self.house.engine.jobs.items():
             self.in_engine.setdefault(claim, set(range(job.choices)))
+            self.limits[claim] = job.limit or 2**32
         self.house.engine.jobs.clear()
+        self.limits.update(self.house.engine.limits)
+        self.house.engine.limits.clear()
         self.check()
 
     def check(self) -> None:
@@ -102,13 +139,38 @@ class World:
         assert sum(h.blocks for h in holdings if h) == pool.used_blocks
         for client in self.clients:
             client.read()
+        self.check_growth()
+        if not self.linked:
+            return
         report = self.house.report()
+        self.asking |= {Claim(w.claim.lease_id, w.claim.attempt): w.blocks for w in report.wants}
+        for sequence in live.values():
+            if sequence.wanted and sequence.verdict is None:
+                assert self.asking[sequence.claim] == sequence.wanted, "the router knows what is wanted"
         self.at_router |= {Claim(h.claim.lease_id, h.claim.attempt) for h in report.held}
         for ended in report.ended:
             claim = Claim(ended.claim.lease_id, ended.claim.attempt)
             assert claim not in live, "`ended` for what still runs would free it"
             self.at_router.discard(claim)
         assert self.at_router <= set(live)
+
+    def check_growth(self) -> None:
+        pool = self.house.account.pool
+        for sequence in self.house.account.live.values():
+            holding = pool.holding(sequence.claim)
+            if not sequence.limit or holding is None or sequence.verdict is not None:
+                continue
+            assert sequence.limit <= 32 * holding.blocks
+            assert not sequence.wanted or sequence.wanted > holding.blocks
+            if not sequence.submitted:
+                continue
+            if sequence.length >= sequence.asks_at:
+                assert sequence.wanted, "whoever is near its limit asks"
+            if self.pauses:
+                assert self.limits[sequence.claim] == sequence.limit, "its engine knows it"
+                assert sequence.length <= sequence.limit
+            else:
+                assert sequence.length < sequence.limit, "it would have given way"
 
     def live(self, which: int) -> Any:
         sequences = list(self.house.account.live.values())
@@ -145,6 +207,10 @@ class World:
     def say(self, which: int, number: int) -> None:
         if self.in_engine:
             claim = list(self.in_engine)[which % len(self.in_engine)]
+            if self.pauses and (sequence := self.house.account.live.get(claim)) is not None:
+                number = min(number, self.limits[claim] - sequence.length)
+                if number <= 0:
+                    return  # it waits at its limit
             self.house.news.deliver(
                 [Output(claim, choice, number, (1,) * number, "a") for choice in self.in_engine[claim]]
             )
@@ -199,6 +265,15 @@ class World:
             claim = pb.Claim(lease_id=sequence.claim.lease_id, attempt=sequence.claim.attempt)
             self.house.desk.raise_claim("r1", worker_pb2.Raise(claim=claim, blocks=blocks, id=1))
 
+    def relink(self, up: bool) -> None:
+        if not up:
+            self.house.desk.unlink(self.house.feed)
+        else:
+            self.asking.clear()
+            self.house.feed = self.house.link(taken=False)
+            self.at_router = set()  # whatever it lists is all that there is
+        self.linked = up
+
     def pass_time(self, seconds: float) -> None:
         self.house.clock.pass_time(seconds)
 
@@ -218,6 +293,7 @@ class World:
             self.act(("count", 0, 10))
         while self.in_engine:
             self.act(("end", 0, EndReason.STOP))
+        self.act(("relink", True))
         self.act(("pass_time", 100.0))
 
 
@@ -227,7 +303,16 @@ setattr(World, "raise", World.raise_)  # a step is named as the order is
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, max_size=60))
 def test_whatever_happens_the_pool_holds_and_every_sequence_ends_once(new_house, steps):
-    world = World(new_house())
+    come_through(World(new_house()), steps)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(GROWTH, min_size=20, max_size=60), pauses=st.booleans())
+def test_claims_that_grow_ask_in_time_and_stay_within_what_they_hold(new_house, facts, steps, pauses):
+    come_through(World(new_house(facts=replace(facts, can_grow=True, can_pause=pauses))), steps)
+
+
+def come_through(world: World, steps: list[tuple[Any, ...]]) -> None:
     for step in steps:
         world.act(step)
     world.come_to_rest()

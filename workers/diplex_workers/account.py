@@ -6,7 +6,7 @@ from typing import TypeAlias
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import worker_pb2
 from diplex_core.pool import Pool
-from diplex_core.words import Claim, Tokens
+from diplex_core.words import Blocks, Claim, Tokens
 from diplex_workers.bound import LearnedBound, bounds_of
 from diplex_workers.claims import ON_WIRE, claim_on_wire
 from diplex_workers.clock import Clock
@@ -164,6 +164,11 @@ class Account:
     def claims_of(self, router: str) -> list[Claim]:
         return [claim for claim, sequence in self.live.items() if sequence.owner == router]
 
+    def wanted(self, claim: Claim) -> Blocks:
+        """The whole size that a claim asks to grow to; 0: it does not ask, or no longer."""
+        sequence = self.live.get(claim)
+        return sequence.wanted if sequence is not None and sequence.verdict is None else 0
+
     def held(self, claim: Claim) -> worker_pb2.Held | None:
         holding, sequence = self.pool.holding(claim), self.live.get(claim)
         if holding is None or sequence is None:
@@ -180,4 +185,5 @@ class Account:
             request_id=sequence.request_id,
             model=sequence.model,
             priority=sequence.priority,
+            grows=sequence.grows,
         )

@@ -14,7 +14,9 @@ from diplex_core.words import Blocks, EndReason, Seconds, Tokens
 from diplex_workers import refusals
 from diplex_workers.account import Account
 from diplex_workers.claims import ON_WIRE, claim_in_core, stop_reason
+from diplex_workers.feed import Feed
 from diplex_workers.gate import Gate
+from diplex_workers.growing import Growing
 from diplex_workers.sequence import Sequence, Verdict
 from diplex_workers.stream import TokenStream
 
@@ -31,6 +33,7 @@ class Desk:
     def __init__(self, account: Account, gate: Gate) -> None:
         self.account = account
         self.gate = gate
+        self.growing = Growing(account, self._gives_way)
 
     # What clients and routers do to what runs.
 
@@ -87,10 +90,17 @@ class Desk:
             return
         holding = account.pool.holding(claim)
         # Never lowered by an order: what the engine may already have filled stays paid for.
-        more = holding is not None and order.blocks > holding.blocks
-        if more and account.pool.resize(claim, order.blocks) is not None:
-            feed.wants(claim, order.blocks)
+        if holding is not None and order.blocks > holding.blocks:
+            if account.pool.resize(claim, order.blocks) is None:
+                self.growing.grew(sequence)
+            elif sequence.wanted:
+                feed.wants(claim)
         feed.answer(claim, order.id)
+
+    def unlink(self, feed: Feed) -> None:
+        """A router's link is over. Until it has another, its claims grow from what the pool has free."""
+        self.account.unlink(feed)
+        self.growing.help_themselves()
 
     def drain(self, active: bool) -> None:
         """Finish what runs and take nothing new; not `active`: take new work again."""
@@ -111,6 +121,7 @@ class Desk:
         if sequence.deadline_alarm is not None:
             sequence.deadline_alarm.cancel()
         self.account.free(sequence, verdict)
+        self.growing.ended(sequence)
         done = sequence.done(verdict)
         if verdict.reason is EndReason.REFUSED:
             self.account.refused += 1
@@ -134,6 +145,11 @@ class Desk:
         elif sequence.verdict is None:
             sequence.verdict = verdict
             self.account.engine.cancel(sequence.claim)
+
+    def _gives_way(self, sequence: Sequence) -> None:
+        """It has no more room, and its engine cannot pause it."""
+        problem = refusals.gave_way(self.account.settings.name, sequence.limit)
+        self._end_early(sequence, Verdict(EndReason.PREEMPTED, problem))
 
     def _window_shut(self, sequence: Sequence) -> None:
         sequence.window_alarm = None

@@ -26,6 +26,9 @@ class Pools(Protocol):
     def held(self, claim: Claim) -> worker_pb2.Held | None:
         """A claim as it is held now; `None`: it is not."""
 
+    def wanted(self, claim: Claim) -> Blocks:
+        """The whole size that a claim asks to grow to; 0: it does not ask."""
+
 
 class Feed:
     """One router's link, from its hello to its end.
@@ -43,7 +46,7 @@ class Feed:
         self._changed: dict[Claim, None] = {}
         self._answers: list[tuple[Claim, int]] = []
         self._ended: list[worker_pb2.Ended] = []
-        self._wants: dict[Claim, Blocks] = {}
+        self._wants: dict[Claim, None] = {}
 
     def changed(self, claim: Claim) -> None:
         """A claim was accepted, has its first token, or another size."""
@@ -59,8 +62,9 @@ class Feed:
         self._ended.append(ended)
         self._news()
 
-    def wants(self, claim: Claim, blocks: Blocks) -> None:
-        self._wants[claim] = blocks
+    def wants(self, claim: Claim) -> None:
+        """A claim asks to grow. While it does, full reports say so again."""
+        self._wants[claim] = None
         self._news()
 
     def full_due(self) -> None:
@@ -83,6 +87,7 @@ class Feed:
             report.full = True
             report.info.CopyFrom(pools.info())
             self._changed = dict.fromkeys(pools.claims_of(self.router))
+            self._wants = dict(self._changed)
         # A claim that ended meanwhile is in `ended`.
         report.held.extend(held for claim in self._changed if (held := pools.held(claim)) is not None)
         for claim, raise_id in self._answers:
@@ -90,8 +95,9 @@ class Feed:
                 held.answers_raise = raise_id
                 report.held.append(held)
         report.ended.extend(self._ended)
-        for claim, blocks in self._wants.items():
-            report.wants.add(claim=claim_on_wire(claim), blocks=blocks)
+        for claim in self._wants:
+            if blocks := pools.wanted(claim):
+                report.wants.add(claim=claim_on_wire(claim), blocks=blocks)
         self._full_due = False
         self._changed, self._answers, self._ended, self._wants = {}, [], [], {}
         return report

@@ -48,6 +48,7 @@ def worker_info(
     info.guard_blocks = facts.guard_blocks
     info.context = facts.context
     info.can_resume = facts.can_resume
+    info.can_grow = facts.can_grow and facts.can_resume
     info.time_scale = facts.time_scale
     info.prefill_budget_tokens = facts.prefill_budget_tokens
     info.draft_tokens = facts.draft_tokens

@@ -42,7 +42,7 @@ async def serve_link(desk: Desk, requests: Requests, context: Context) -> None:
             await _write_reports(desk, feed, news, context)
             orders.cancel()
     finally:
-        desk.account.unlink(feed)
+        desk.unlink(feed)
 
 
 async def _take_orders(desk: Desk, feed: Feed, requests: Requests) -> None:

@@ -59,6 +59,8 @@ class EngineNews:
             sequence.reasons[output.choice] = EndReason.LENGTH
             if None not in sequence.reasons:
                 self._account.engine.cancel(sequence.claim)
+        if sequence.limit and sequence.length >= sequence.asks_at:
+            self._desk.growing.came_to(sequence)
         if sequence.held_back and sequence.window_alarm is None:
             self._desk.watch_window(sequence)
 

@@ -100,13 +100,10 @@ class Reception:
         if left < 1:
             self.desk.finish(sequence, Verdict(EndReason.LENGTH))
             return
-        to_read = counted.tokens + sequence.from_index
-        needed = blocks_needed(
-            to_read, left, facts.block_tokens, choices=sequence.choices, draft=facts.draft_tokens
-        )
-        objection = self._fit(sequence, needed, to_read)
+        least, most = self._needed(sequence, 1 if sequence.grows else left), self._needed(sequence, left)
+        objection = self._fit(sequence, least, most)
         if objection is not None:
-            self.desk.finish(sequence, refusals.verdict(objection), needed=needed)
+            self.desk.finish(sequence, refusals.verdict(objection), needed=least)
             return
         sequence.submitted = True
         account.engine.submit(
@@ -120,8 +117,11 @@ class Reception:
                 choices=sequence.choices,
                 resume=sequence.resume,
                 priority=sequence.priority,
+                limit=sequence.limit,
             )
         )
+        if sequence.limit and sequence.length >= sequence.asks_at:
+            self.desk.growing.came_to(sequence)
 
     def uncountable(self, sequence: Sequence, problem: Problem) -> None:
         """The engine cannot read the prompt."""
@@ -151,6 +151,8 @@ class Reception:
             arrived=now,
             tally=account.tally(model, grant.tier),
             upto=start.window_upto,
+            # Of several choices, or where nothing waits at a limit, a claim holds all that it may need.
+            grows=grant.grows and grant.choices <= 1 and facts.can_grow and facts.can_resume,
             traceparent=start.traceparent,
             tracestate=start.tracestate,
         )
@@ -197,18 +199,32 @@ class Reception:
                 self.account.tell_ended(grant.router, ended)
         stream.done(done)
 
-    def _fit(self, sequence: Sequence, needed: Blocks, to_read: Tokens) -> Problem | None:
-        """Lower the claim to what is needed. A grant that is too small is never stretched."""
+    def _needed(self, sequence: Sequence, output: Tokens) -> Blocks:
+        """What it holds for so many tokens of output from each choice, once its prompt is counted."""
+        facts = self._facts()
+        return blocks_needed(
+            sequence.to_read,
+            output,
+            facts.block_tokens,
+            choices=sequence.choices,
+            draft=facts.draft_tokens,
+        )
+
+    def _fit(self, sequence: Sequence, least: Blocks, most: Blocks) -> Problem | None:
+        """Lower the claim to the most that it may need. A grant that is too small is never stretched."""
         pool, claim = self.account.pool, sequence.claim
         holding = pool.holding(claim)
         if holding is None:  # an open request: it takes its blocks only now
-            no_room = pool.take(claim, needed, sequence.choices, sequence.owner)
+            no_room = pool.take(claim, most, sequence.choices, sequence.owner)
             return None if no_room is None else refusals.no_room(no_room)
-        if needed > holding.blocks:
-            return refusals.grant_too_small(holding.blocks, needed, to_read)
-        if needed < holding.blocks:
-            pool.resize(claim, needed)
+        if least > holding.blocks:
+            return refusals.grant_too_small(holding.blocks, least, sequence.to_read)
+        if most < holding.blocks:
+            pool.resize(claim, most)
             self.account.tell_changed(sequence)
+            self.desk.growing.help_themselves()
+        if sequence.grows:
+            self.desk.growing.bound(sequence, holding.blocks)
         return None
 
     def _facts(self) -> Facts:

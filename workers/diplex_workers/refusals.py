@@ -100,6 +100,16 @@ def taken_back(router: str) -> Problem:
     )
 
 
+def gave_way(worker: str, tokens: Tokens) -> Problem:
+    return Problem(
+        grpc.StatusCode.ABORTED,
+        f"worker {worker} has no room for it beyond token {tokens}, prompt included. "
+        "Mend: ask again, with what was produced",
+        "GAVE_WAY",
+        metadata={"limit_tokens": str(tokens)},
+    )
+
+
 def window_shut(upto: Tokens, after: Seconds) -> Problem:
     return Problem(
         grpc.StatusCode.RESOURCE_EXHAUSTED,

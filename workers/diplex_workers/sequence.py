@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from diplex.v1 import generation_pb2 as pb
 from diplex.wire.status import Problem
-from diplex_core.words import Claim, EndReason, Seconds, Tokens
+from diplex_core.words import Blocks, Claim, EndReason, Seconds, Tokens
 from diplex_workers.claims import ON_WIRE, claim_on_wire
 from diplex_workers.clock import Alarm
 from diplex_workers.engines.engine import Counted, Output
@@ -53,6 +53,10 @@ class Sequence:
         let_go: for each choice whether the engine has said its last word; only then is its memory free.
         problem: what the engine said of a failure.
         upto: tokens below this index may be sent; 0: no bound.
+        grows: its claim holds less than it may come to need (see `growing`).
+        limit: prompt and output tokens, together, that its claim has room for; 0: it holds all it may need.
+        asks_at: from so many tokens on it asks for more.
+        wanted: the whole size that it has asked to grow to; 0: it does not ask.
         verdict: set when somebody wants it ended; the engine's last word is still awaited.
         over: its claim is free; only tokens that its window holds back, and `done`, are left to say.
     """
@@ -74,6 +78,10 @@ class Sequence:
     arrived: Seconds
     tally: Tally
     upto: Tokens = 0
+    grows: bool = False
+    limit: Tokens = 0
+    asks_at: Tokens = 0
+    wanted: Blocks = 0
     traceparent: str = ""
     tracestate: str = ""
     counted: Counted | None = None
@@ -105,6 +113,16 @@ class Sequence:
     @property
     def prompt_tokens(self) -> Tokens:
         return self.counted.tokens if self.counted is not None else 0
+
+    @property
+    def to_read(self) -> Tokens:
+        """What this attempt reads: the prompt, and the output of earlier ones."""
+        return self.prompt_tokens + self.from_index
+
+    @property
+    def length(self) -> Tokens:
+        """Prompt and output tokens so far, of the longest choice."""
+        return self.prompt_tokens + max(self.index)
 
     @property
     def produced(self) -> Tokens:

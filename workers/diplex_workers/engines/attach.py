@@ -127,6 +127,9 @@ class AttachEngine:
         if self._runs is not None:
             self._runs.cancel(claim)
 
+    def limit(self, claim: Claim, tokens: Tokens) -> None:
+        """Nothing waits at a limit here: the worker ends what comes to one."""
+
     def observed_blocks(self) -> Blocks | None:
         if self._gauges.used is None or self._facts is None:
             return None

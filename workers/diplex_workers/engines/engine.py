@@ -31,6 +31,9 @@ class Facts:
     `prefill_budget_tokens` is 0 where no fixed figure bounds what an iteration reads; `draft_tokens` are
     drafted ahead in each step, and every sequence holds room for them. `profile`, `weights` and `kv_cache`
     name the model's performance figures, "" where they are not known.
+
+    `can_grow`: its jobs may begin with a limit, and `can_pause`: at it they wait for a higher one. One that
+    cannot pause is cancelled there by its worker, so it must be able to go on behind given output.
     """
 
     kind: str
@@ -44,6 +47,8 @@ class Facts:
     simulated: bool = False
     calibration: str = ""
     can_resume: bool = True
+    can_grow: bool = False
+    can_pause: bool = False
     time_scale: float = 1.0
     prefill_budget_tokens: Tokens = 0
     draft_tokens: Tokens = 0
@@ -63,7 +68,10 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request that the worker has room for. `resume` holds output of an earlier attempt, or nothing."""
+    """A request that the worker has room for. `resume` holds output of an earlier attempt, or nothing.
+
+    `limit`: prompt and output tokens, together, that there is room for now; 0: for all that it may come to.
+    """
 
     claim: Claim
     model: str
@@ -74,6 +82,7 @@ class Job:
     choices: int = 1
     resume: pb.Resume | None = None
     priority: int = 0
+    limit: Tokens = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +139,10 @@ class Engine(Protocol):
 
     def cancel(self, claim: Claim) -> None:
         """Stop a job as soon as may be. Unknown or ended claims are ignored."""
+
+    def limit(self, claim: Claim, tokens: Tokens) -> None:
+        """A job's limit is higher from now on: where it waited at the old one, it goes on. Unknown or ended
+        claims are ignored, and so is all of this by an engine that cannot pause."""
 
     def observed_blocks(self) -> Blocks | None:
         """Blocks in use by the engine's own account; `None` where it does not tell."""

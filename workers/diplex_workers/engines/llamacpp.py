@@ -114,6 +114,9 @@ class LlamaCppEngine:
         if self._runs is not None:
             self._runs.cancel(claim)
 
+    def limit(self, claim: Claim, tokens: Tokens) -> None:
+        """Nothing waits at a limit here: the worker ends what comes to one."""
+
     def observed_blocks(self) -> Blocks | None:
         if self._busy is None:
             return None
@@ -171,6 +174,7 @@ class LlamaCppEngine:
             capacity_blocks=settings.slots * -(-context // settings.block_tokens),
             capacity_slots=settings.slots,
             context=context,
+            can_grow=True,
             prefill_budget_tokens=settings.prefill_chunk,
         )
 

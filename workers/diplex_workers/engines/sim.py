@@ -160,6 +160,9 @@ class SimEngine:
         self._batch.cancel(claim)
         self._woken.set()
 
+    def limit(self, claim: Claim, tokens: Tokens) -> None:
+        """Nothing waits at a limit here: it takes on only what it has room for in full."""
+
     def observed_blocks(self) -> Blocks:
         return self._batch.cache.used
 
