@@ -95,9 +95,10 @@ bench-million: setup ## a million simulated requests over a thousand packages, a
 	@$(PY) benchmarks/simulate/scale.py --million
 
 bench: setup ## measurements behind the docs' figures
-	@$(PY) benchmarks/core/decisions.py
+	@$(PY) benchmarks/core/decisions.py --workers 16 64 1024 --case spare queue
+	@$(PY) benchmarks/core/reports.py
+	@$(PY) benchmarks/core/memory.py --leases 10000 100000
 	@$(PY) benchmarks/core/looks.py
-	@$(PY) benchmarks/core/scale.py --workers 16 --workers 1000
 	@$(PY) benchmarks/model/rows.py
 	@$(PY) benchmarks/prefill_budget/run.py
 	@$(PY) benchmarks/tracing/cost.py

@@ -1,83 +1,132 @@
-"""What one request costs the core, from ask to end, as the fleet grows; with and without predictions.
+"""What deciding on a request costs the core as the fleet and the load grow.
 
-    .venv/bin/python benchmarks/core/decisions.py
+    .venv/bin/python benchmarks/core/decisions.py                    # the table in benchmarks/core/README.md
+    .venv/bin/python benchmarks/core/decisions.py --plot docs/pictures/deciding.svg
+    .venv/bin/python benchmarks/core/decisions.py --workers 16 --case queue --profile
 
-Each row is the least of three runs of 2,000 requests in one process, in microseconds of wall time and as a
-ratio to the first row. Nothing but `Admission.step` runs: no wire, no engine.
+    ask        the step that takes the ask: counted, placed, charged, granted; or queued
+    held       the two steps that take a report in which one claim is held, and one in which its first token
+               is out
+    ended      the step that takes the report in which it ends: freed, its outcome told, and whoever waits
+               placed there
+    tick       its share of the ten ticks a second
+
+    decision   ask + ended + tick: a request admitted, placed and released, whenever it was placed
+    life       decision + held
+
+    spare      arrivals fill nine tenths of the slots
+    queue      arrivals want 1.2 times the slots that there are; 100,000 bulk requests wait from the start
+    prefixes   as `spare`; four in five prompts begin with the blocks of one of many conversations, and
+               workers say which blocks they keep and evict
+    both       as `queue`, with the prompts of `prefixes`
+
+All in microseconds of processor time within `Admission.step`, for each request that ended; each row a process
+of its own and the least of several runs of as many requests, once the fleet has filled. `loop` is what a
+fixed loop took just then, in milliseconds (`load.pace`): rows with another are not to be compared. `MB` is
+the whole process's, the stand-in for engines included.
 """
 
-from dataclasses import replace
-from time import perf_counter
+import argparse
+import cProfile
+import pstats
+import resource
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
 
-from diplex_core.admission import Admission
-from diplex_core.events import (
-    Ask,
-    Asked,
-    AskKey,
-    EndedClaim,
-    Granted,
-    HeldClaim,
-    Report,
-    Reported,
-    WorkerFacts,
-)
-from diplex_core.words import EndReason, Pattern, Promise, Rules, Target, Tier
+from load import LOAD, Bench, pace, slow_collector
 
-REQUESTS = 2_000
-ALIVE = 8  # requests that run on each worker
-TIER = Tier("standard", (Pattern.A,), Promise(Target(1.0), 0.05))
-RULES = Rules(frozenset({"m"}), "m", {TIER.name: TIER}, TIER.name)
-UNKNOWN = WorkerFacts("", "", Pattern.A, frozenset({"m"}), 1, "", 32, 20_000, 256, context=65_536)
-PREDICTED = replace(
-    UNKNOWN,
-    calibration="chapter",
-    gpu="b200",
-    profile="qwen2.5-72b",
-    weights="mxfp4-mixed",
-    kv_cache="mxfp8",
-)
+WORKERS = (2, 16, 64, 256, 1024, 4096)
+BARS = {16: 60, 64: 120, 4096: 120}  # us a decision
+COLOURS = {"spare": "#0072B2", "queue": "#D55E00", "prefixes": "#009E73", "both": "#CC79A7"}
+
+
+class Row(NamedTuple):
+    workers: int
+    case: str
+    predictions: bool
+    took: Counter[str]  # us a request, by part
+    loop: float
+    memory: int  # MB
+
+    @property
+    def decision(self) -> float:
+        return self.took["ask"] + self.took["ended"] + self.took["tick"]
+
+    @property
+    def held(self) -> float:
+        return self.took["held"] + self.took["first"]
+
+    def __str__(self) -> str:
+        parts = (self.took["ask"], self.held, self.took["ended"], self.took["tick"])
+        times = " | ".join(f"{part:5.1f}" for part in (*parts, self.decision, self.decision + self.held))
+        what = f"{self.workers:7,} | {self.case:8} | {'yes' if self.predictions else 'no':9}"
+        return f"| {what} | {times} | {self.loop:4.1f} | {self.memory:5} |"
+
+
+HEAD = "| workers | case | predicted | ask | held | ended | tick | decision | life | loop | MB |"
+RULE = "| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 
 def main() -> None:
-    print("workers  predictions  us a request  ratio")
-    least = None
-    for workers in (2, 16, 64):
-        for facts in (UNKNOWN, PREDICTED):
-            took = min(cost(facts, workers) for _ in range(3)) * 1e6
-            least = least or took
-            print(f"{workers:7}  {'yes' if facts.profile else 'no':11}  {took:12.0f}  {took / least:5.1f}")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workers", type=int, nargs="+", default=WORKERS)
+    parser.add_argument("--case", choices=tuple(LOAD), nargs="+", default=tuple(LOAD))
+    parser.add_argument("--requests", type=int, default=5_000, help="of each run (%(default)s)")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--without", action="store_true", help="predictions: of workers of unknown speed")
+    parser.add_argument("--profile", action="store_true", help="where the time goes, after each row")
+    parser.add_argument("--plot", type=Path, help="draw the rows into this file")
+    args = parser.parse_args()
+    print(HEAD, RULE, sep="\n")
+    rows = []
+    for case in args.case:
+        for workers in args.workers:
+            work = (workers, case, not args.without, args.requests, args.runs, args.profile)
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+                rows.append(apart.submit(measured, *work).result())
+            print(rows[-1], flush=True)
+    if args.plot is not None:
+        draw(rows, args.plot)
 
 
-def cost(facts: WorkerFacts, workers: int) -> float:
-    """Seconds a request."""
-    names = [f"w{number}" for number in range(workers)]
-    admission = Admission(RULES, names, epoch=1, now=0.0)
-    numbers = dict.fromkeys(names, 0)
-    now = 0.0
+def measured(workers: int, case: str, predictions: bool, requests: int, runs: int, profile: bool) -> Row:
+    slow_collector()
+    bench = Bench(workers, case, predictions=predictions)
+    bench.warm()
+    took, loop = min(((bench.run(requests), pace()) for _ in range(runs)), key=lambda run: run[0].total())
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    if profile:
+        with cProfile.Profile() as seen:
+            bench.run(requests)
+        pstats.Stats(seen).sort_stats("tottime").print_stats(40)
+    return Row(workers, case, predictions, took, loop, memory)
 
-    def report(name: str, **said: object) -> None:
-        numbers[name] += 1
-        full = numbers[name] == 1
-        known = replace(facts, name=name, package=name) if full else None
-        report = Report(numbers[name], full, now, 0, 0, facts=known, **said)  # type: ignore[arg-type]
-        admission.step(Reported(name, report), now)
 
-    for name in names:
-        report(name)
-    alive: list[Granted] = []
-    began = perf_counter()
-    for number in range(REQUESTS):
-        now += 0.001
-        ask = Ask(f"r{number}", "m", TIER.name, prompt_tokens=1000, max_tokens=100)
-        (granted,) = admission.step(Asked(AskKey(1, number), ask), now)
-        assert isinstance(granted, Granted)
-        alive.append(granted)
-        report(granted.worker.name, held=(HeldClaim(granted.claim, granted.blocks, 1, prefilled=True),))
-        if len(alive) > ALIVE * workers:
-            oldest = alive.pop(0)
-            ended = EndedClaim(oldest.claim, EndReason.STOP, 1000, 100, 0.1, 1.0)
-            report(oldest.worker.name, ended=(ended,))
-    return (perf_counter() - began) / REQUESTS
+def draw(rows: list[Row], file: Path) -> None:
+    from matplotlib import rcParams
+    from matplotlib.figure import Figure
+
+    rcParams["svg.hashsalt"] = "diplex"
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    panel = figure.subplots()
+    for case in dict.fromkeys(row.case for row in rows):
+        own = [row for row in rows if row.case == case]
+        panel.plot([r.workers for r in own], [r.decision for r in own], "o-", color=COLOURS[case], label=case)
+    panel.plot(list(BARS), list(BARS.values()), ":", color="#444444", linewidth=1, label="what it may cost")
+    panel.set(xscale="log", xlabel="workers", ylabel="µs of one core a decision", ylim=(0, None))
+    panel.set_xticks(sorted({row.workers for row in rows}))
+    panel.xaxis.set_major_formatter("{x:,.0f}")
+    panel.minorticks_off()
+    panel.set_title("A request admitted, placed and released", fontsize=11)
+    panel.grid(color="#dddddd", linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(fontsize=8)
+    figure.savefig(file, metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from time import process_time
 
-from scale import BULK, FAST, RULES, A, C
+from load import BULK, FAST, RULES, A, C
 
 from diplex_core.events import Served
 from diplex_core.placement.place import Placement
