@@ -1,10 +1,11 @@
 """What can happen to admission, and what it can answer. The shells translate to and from the wire."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
+from diplex_core.value import value
 from diplex_core.words import BlockHash, Blocks, Claim, EndReason, Pattern, Rules, Seconds, Slots, Tokens
 
 
@@ -15,7 +16,7 @@ class AskKey(NamedTuple):
     ask_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Again:
     """Why a request is asked for once more: the claim that came to nothing, and what it left behind."""
 
@@ -26,7 +27,7 @@ class Again:
     needed_blocks: Blocks = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ask:
     """A request for room. `max_tokens` 0: not stated; `age`: seconds since it was first asked anywhere."""
 
@@ -45,7 +46,7 @@ class Ask:
     again: Again | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WorkerFacts:
     """What a worker says of itself in a full report."""
 
@@ -90,7 +91,7 @@ class WorkerFacts:
         return replace(self, name="", package="", boot=0, address="", capacity_blocks=0, guard_blocks=0)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HeldClaim:
     """A claim that the worker holds, with its whole size."""
 
@@ -109,7 +110,7 @@ class HeldClaim:
     answers_raise: int = 0  # the number of the raise that this answers; 0: none
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WantedClaim:
     """A claim that asks to grow to this whole size. At its present limit its sequence waits."""
 
@@ -117,7 +118,7 @@ class WantedClaim:
     blocks: Blocks
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EndedClaim:
     """A claim that the worker holds no longer."""
 
@@ -140,7 +141,7 @@ class EndedClaim:
         return (self.total - self.first_token) / later
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Report:
     """One message up a link. Read in the order held, ended, wants."""
 
@@ -173,40 +174,40 @@ class Report:
 # What can happen.
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Asked:
     key: AskKey
     ask: Ask
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Withdrawn:
     key: AskKey
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionEnded:
     session: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reported:
     worker: str
     report: Report
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LinkLost:
     worker: str
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RulesChanged:
     rules: Rules
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ticked:
     """Time has passed; whatever is due by now happens."""
 
@@ -239,7 +240,7 @@ class Why(StrEnum):
     GAVE_WAY = "GAVE_WAY"  # to others: asked for again, it goes on
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refusal:
     """A refusal's words and numbers. `retry_after` None: trying again will not help."""
 
@@ -249,13 +250,13 @@ class Refusal:
     numbers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Queued:
     key: AskKey
     position: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Granted:
     """Room on a worker. `start_by` is on the worker's own clock, `queued` from ask to grant."""
 
@@ -280,7 +281,7 @@ class Granted:
     salt: int = 0  # its tenant's, under which its prefix blocks are kept; 0: none
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refused:
     """`model` and `tier`: those that were asked for; "" where the ask named none that there is."""
 
@@ -290,14 +291,14 @@ class Refused:
     tier: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Revoked:
     key: AskKey
     claim: Claim
     refusal: Refusal
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StopClaim:
     worker: str
     claim: Claim
@@ -305,7 +306,7 @@ class StopClaim:
     refusal: Refusal
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RaiseClaim:
     """The worker may let a claim grow to this whole size; one `held` answers, and names the number."""
 
@@ -315,7 +316,7 @@ class RaiseClaim:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Redial:
     """Reports are missing: the link is to be opened anew."""
 
@@ -323,7 +324,7 @@ class Redial:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Served:
     """A request that ran is over: nothing is left to do, this is what became of its promise.
 

@@ -9,7 +9,6 @@ takes is estimated from the prompt tokens that were granted of late.
 It is the same model that the simulated engine runs on, read forwards: for one request, in closed form.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 from typing import Final, NamedTuple
@@ -18,10 +17,11 @@ from diplex_core.events import WorkerFacts
 from diplex_core.guests import Reading
 from diplex_core.model.correction import UNTAUGHT, Correction
 from diplex_core.model.steps import StepTimes, step_times
+from diplex_core.value import value
 from diplex_core.words import Seconds, Tokens
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Load:
     """What a worker has on it when one more request comes.
 

@@ -14,12 +14,12 @@ What opens somewhere is numbered, so that whoever was tried in vain before is tr
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from diplex_core.events import WorkerFacts
 from diplex_core.placement.rules import PoolView
 from diplex_core.prefixes import Leading, Prefixes
+from diplex_core.value import value
 from diplex_core.words import BlockHash, Blocks, Seconds, Tier, Tokens
 
 Packages: TypeAlias = frozenset[str] | None
@@ -208,7 +208,7 @@ class Group:
         return (bits & self._all_bits).bit_count()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Vain:
     """A search that came to nothing: every worker with room objected.
 

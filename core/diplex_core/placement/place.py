@@ -1,7 +1,7 @@
 """Filter, score, pick; what was said on the way is kept, so that every choice can be explained."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import mul
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
@@ -9,12 +9,13 @@ from typing import Final, NamedTuple, TypeAlias
 from diplex_core.placement import filters, scorers
 from diplex_core.placement.book import OWN, Book
 from diplex_core.placement.rules import Candidate, Filter, NoScore, Picker, PoolView, Score, Scorer, Wish
+from diplex_core.value import value
 from diplex_core.words import Seconds, Tier
 
 Rule: TypeAlias = tuple[str, Filter]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Explained:
     """What was said of one worker: objections by filter, scores by scorer, and their weighted sum.
 
@@ -97,7 +98,7 @@ class Bounded(NamedTuple):
     room: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TierRules:
     """One tier's rules, looked up by name once."""
 

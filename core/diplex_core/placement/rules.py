@@ -27,9 +27,9 @@ Score: TypeAlias = float
 """A scorer's word: 0.0 to 1.0, 1.0 best."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Wish:
-    """What a request wants of a pool."""
+    """What a request wants of a pool. It never changes; what is worked out of it is kept in it."""
 
     model: str
     tier: Tier
