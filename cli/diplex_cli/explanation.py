@@ -63,6 +63,8 @@ class Explanation:
             "picked": answer.picked or None,
             "picker": answer.picker or None,
             "age_s": answer.age_s if answer.HasField("age_s") else None,
+            "wait": self._wait(),
+            "ended": answer.ended or None,
             "target": {"ttft_ms": self.ttft_ms, "tpot_ms": self.tpot_ms},
             "weights": dict(answer.weights),
             "workers": {
@@ -79,6 +81,19 @@ class Explanation:
             },
         }
 
+    def _wait(self) -> dict[str, Any] | None:
+        wait = self.answer.wait
+        if not self.answer.HasField("wait"):
+            return None
+        return {
+            "waited_s": wait.waited_s,
+            "ahead": wait.ahead,
+            "queued": wait.queued,
+            "needed_blocks": wait.needed_blocks,
+            "free_blocks": wait.free_blocks,
+            "worker": wait.worker or None,
+        }
+
     def text(self) -> str:
         """The request, what becomes of it, and a row for each worker."""
         return "\n".join([*_wrapped(self._request()), *_wrapped(self._outcome()), *self._table()])
@@ -93,6 +108,14 @@ class Explanation:
         return " · ".join(filter(None, words))
 
     def _outcome(self) -> str:
+        answer = self.answer
+        if answer.HasField("wait"):
+            return f"has waited {answer.wait.waited_s:.1f} s: {answer.reason}"
+        if answer.ended:
+            return f"{self._decided()}; {answer.ended}, {answer.ended_age_s:.1f} s ago"
+        return self._decided()
+
+    def _decided(self) -> str:
         answer = self.answer
         ago = f"{answer.age_s:.1f} s ago it " if answer.HasField("age_s") else ""
         match answer.outcome:

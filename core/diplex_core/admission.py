@@ -48,7 +48,7 @@ from diplex_core.lengths import Lengths
 from diplex_core.lessons import Lessons
 from diplex_core.model.forecast import forecast_of
 from diplex_core.outcome import outcome_of
-from diplex_core.past import Explanation, Outcome, Past
+from diplex_core.past import Ending, Explanation, Outcome, Past
 from diplex_core.placement.index import Index
 from diplex_core.placement.place import Choice, Placement
 from diplex_core.placement.rules import Wish, need_on
@@ -57,6 +57,7 @@ from diplex_core.prefixes import Prefixes
 from diplex_core.prospects import Drain, hopeless
 from diplex_core.register import Register
 from diplex_core.waiting import Place, QueueKey, WaitingRoom
+from diplex_core.waits import wait_of, words_of
 from diplex_core.wishes import asks_the_same, wish_again, wish_of
 from diplex_core.words import Blocks, Claim, EndReason, Rules, Seconds, Tier, Tokens, WhenLate
 
@@ -173,6 +174,24 @@ class Admission:
         outcome, reason = _outcome(picked, refusal)
         return Explanation(ask.request_id, now, outcome, wish, picked, reason, words)
 
+    def explain_request(self, request_id: str, now: Seconds) -> Explanation | None:
+        """Why a request waits now, or what was last decided on it and how it ended; `None`: forgotten."""
+        lease = self.leases.named(request_id)
+        if lease is None or lease.state is not State.WAITING or lease.wish is None:
+            return self.past.of(request_id)
+        wish = lease.wish.at(lease.arrived, now, self._expected(lease.wish))
+        pools = self._known()
+        words = {pool.name: self._placement.explain(wish, pool) for pool in pools}
+        ahead, queued = self.waiting.standing(lease.lease_id)
+        also = (
+            ""
+            if self.ready
+            else "the router admits nothing before every worker has reported, or was given up"
+        )
+        wait = wait_of(wish, ahead, queued, pools, words, also)
+        reason = words_of(wait, wish, words)
+        return Explanation(request_id, now, Outcome.QUEUED, wish, "", reason, words, wait)
+
     def weights_of(self, tier: Tier) -> Mapping[str, float]:
         """What each scorer counts for a request of this tier."""
         return self._placement.weights_of(tier)
@@ -202,7 +221,9 @@ class Admission:
                 full = (
                     f"{wish.tier.max_queue_requests} requests of tier {wish.tier.name} wait for {wish.model}"
                 )
-                self._refuse(key, None, Refusal(Why.QUEUE_FULL, full, self._retry_after()), now, wish)
+                refusal = Refusal(Why.QUEUE_FULL, full, self._retry_after())
+                self.past.note(Explanation(ask.request_id, now, Outcome.REFUSED, wish, "", full))
+                self._refuse(key, None, refusal, now, wish)
                 return
             lease = self.leases.open(now - ask.age)
         elif ask.again is not None and not self._taken_up(lease, ask.again, now):
@@ -422,6 +443,13 @@ class Admission:
         if lease is None or lease.state not in ON_SESSION:
             return
         self._want_back(lease, EndReason.REVOKED, reason, now)
+        if lease.ask is not None:
+            if lease.wish is not None and self.past.of(lease.ask.request_id) is None:
+                untried = "others came before it"
+                self.past.note(
+                    Explanation(lease.ask.request_id, now, Outcome.QUEUED, lease.wish, "", untried)
+                )
+            self.past.ended(lease.ask.request_id, Ending(now, reason))
         self._close(lease, Turn.DROPPED)
 
     def _want_back(self, lease: Lease, reason: EndReason, message: str, now: Seconds) -> None:
@@ -624,6 +652,9 @@ class Admission:
         lease = self.leases.get(ended.claim.lease_id)
         if lease is None or lease.claim != ended.claim:
             return
+        if lease.ask is not None:
+            ending = Ending(now, reason=ended.reason, output_tokens=ended.output_tokens)
+            self.past.ended(lease.ask.request_id, ending)
         self.preempted += ended.reason is EndReason.PREEMPTED
         if ended.reason in _GAVE_WAY and lease.key is not None:
             if lease.turn(Turn.GAVE_WAY):

@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 
 from diplex_core.placement.place import Explained
 from diplex_core.placement.rules import Wish
-from diplex_core.words import Seconds
+from diplex_core.waits import Wait
+from diplex_core.words import EndReason, Seconds, Tokens
 
 REMEMBERED: Final = 1024
 MOST_WORDS: Final = 65_536
@@ -20,10 +21,29 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
+class Ending(NamedTuple):
+    """How a request ended. `why`: in words, where it is no `reason` of a sequence that ran."""
+
+    at: Seconds
+    why: str = ""
+    reason: EndReason | None = None
+    output_tokens: Tokens = 0
+
+    @property
+    def words(self) -> str:
+        if self.reason is None:
+            return self.why
+        return f"it ended {self.reason} with {self.output_tokens} output tokens"
+
+
 class Explanation(NamedTuple):
     """What was, or would be, decided on a request, and what each worker's rules said of it.
 
-    `wish` None: the ask was refused before any worker was looked at. `reason`: why it waits or was refused.
+    Attributes:
+        wish: `None`: the ask was refused before any worker was looked at.
+        reason: why it waits or was refused.
+        wait: what it waits for now; `None`: it does not, as far as anybody knows.
+        ending: its last words; `None`: it waits, or runs.
     """
 
     request_id: str
@@ -33,6 +53,8 @@ class Explanation(NamedTuple):
     picked: str = ""
     reason: str = ""
     words: Mapping[str, Explained] = MappingProxyType({})
+    wait: Wait | None = None
+    ending: Ending | None = None
 
 
 class Past:
@@ -48,6 +70,12 @@ class Past:
         self._words += len(explanation.words)
         while len(self._by_id) > REMEMBERED or (self._words > MOST_WORDS and len(self._by_id) > 1):
             self._forget(next(iter(self._by_id)))
+
+    def ended(self, request_id: str, ending: Ending) -> None:
+        """A request is over, or this attempt of it."""
+        decided = self._by_id.get(request_id)
+        if decided is not None and decided.outcome is not Outcome.REFUSED:
+            self._by_id[request_id] = decided._replace(ending=ending)
 
     def of(self, request_id: str) -> Explanation | None:
         return self._by_id.get(request_id)

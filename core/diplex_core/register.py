@@ -31,6 +31,11 @@ class Register:
         on_session = self._by_session.get(key.session)
         return on_session.get(key.ask_id) if on_session is not None else None
 
+    def named(self, request_id: str) -> Lease | None:
+        """The last open one that its client calls so."""
+        leases = (lease for lease in reversed(self._by_id.values()) if lease.ask is not None)
+        return next((lease for lease in leases if lease.ask and lease.ask.request_id == request_id), None)
+
     def of_session(self, session: int) -> list[Lease]:
         return list(self._by_session.get(session, {}).values())
 

@@ -123,6 +123,11 @@ class WaitingRoom:
     def __contains__(self, lease_id: int) -> bool:
         return lease_id in self._place_of
 
+    def standing(self, lease_id: int) -> tuple[int, int]:
+        """How many come before it, and how many wait in its queue, itself included."""
+        queue, mine = self._place_of[lease_id]
+        return sum(place < mine for place in queue.places), len(queue.places)
+
     def waiting(self, key: QueueKey) -> int:
         queue = self._queues.get(key)
         return len(queue.places) if queue else 0

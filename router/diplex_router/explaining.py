@@ -39,7 +39,7 @@ def explain(
         answer.model, answer.tier = answer.model or ask.model, answer.tier or ask.tier
         answer.prompt_tokens = answer.prompt_tokens or ask.prompt_tokens
         return answer
-    past = admission.past.of(request.request_id)
+    past = admission.explain_request(request.request_id, now)
     tenant = admission.rules.tenant_of(api_key)
     # What another tenant asked for is not this one's business, not even that it did.
     if past is None or past.wish is None or tenant is None or past.wish.tenant.name != tenant.name:
@@ -52,6 +52,19 @@ def explain(
         )
     answer = _answer(past, admission)
     answer.age_s = now - past.at
+    if (wait := past.wait) is not None:
+        answer.wait.CopyFrom(
+            router_pb2.ExplainedWait(
+                waited_s=wait.waited,
+                ahead=wait.ahead,
+                queued=wait.queued,
+                needed_blocks=wait.needed,
+                free_blocks=wait.free,
+                worker=wait.worker,
+            )
+        )
+    if (ending := past.ending) is not None:
+        answer.ended, answer.ended_age_s = ending.words, now - ending.at
     return answer
 
 

@@ -12,6 +12,11 @@ WEIGHTS = {"ttft": 16.0, "preferred_pattern": 2.0, "room": 0.5}
 PATTERNS = {"pkg0": "C", "pkg1": "A", "cpu0": "A"}
 
 
+WAIT = router_pb2.ExplainedWait(
+    waited_s=2.5, ahead=1, queued=2, needed_blocks=14, free_blocks=12, worker="pkg0"
+)
+
+
 def worker(
     predicted_ttft: float | None = None, predicted_tpot: float | None = None, **scores: float
 ) -> router_pb2.ExplainedWorker:
@@ -101,10 +106,36 @@ def test_long_objections_are_wrapped_beside_their_worker():
             "0.0 s ago it had to wait because no room",
         ),
         ({"outcome": "refused", "reason": "late", "age_s": 60.0}, "60.0 s ago it was refused because late"),
+        (
+            {"outcome": "queued", "reason": "it is next", "age_s": 0.0, "wait": WAIT},
+            "has waited 2.5 s: it is next",
+        ),
+        (
+            {
+                "outcome": "granted",
+                "picked": "pkg0",
+                "age_s": 9.0,
+                "ended": "it ended STOP",
+                "ended_age_s": 4.0,
+            },
+            "9.0 s ago it was granted on pkg0; it ended STOP, 4.0 s ago",
+        ),
     ],
 )
 def test_the_outcome_is_one_sentence(fields: dict[str, Any], told: str):
     assert Explanation(answer(**fields), {}, None, None).text().splitlines()[1] == told
+
+
+def test_json_has_what_a_request_waits_for():
+    fields = Explanation(answer(outcome="queued", wait=WAIT), {}, None, None).fields()
+    assert fields["wait"] == {
+        "waited_s": 2.5,
+        "ahead": 1,
+        "queued": 2,
+        "needed_blocks": 14,
+        "free_blocks": 12,
+        "worker": "pkg0",
+    }
 
 
 def test_a_large_fleets_table_ends_and_says_so():
@@ -141,6 +172,7 @@ def test_json_has_the_same_and_more():
         "",
         None,
     )
+    assert (fields["wait"], fields["ended"]) == (None, None)
     assert fields["target"] == {"ttft_ms": 132.0, "tpot_ms": None}
     assert fields["weights"] == WEIGHTS
     assert fields["workers"]["cpu0"] == {

@@ -91,6 +91,38 @@ async def test_a_request_of_the_past_is_explained_by_its_id(worker: Any, new_rou
     assert answer.prompt_tokens > 0
     assert answer.age_s >= 0
     assert answer.workers["w1"].total > 0
+    assert answer.ended == "it ended LENGTH with 2 output tokens"
+
+
+async def test_a_request_that_waits_is_explained_by_its_id_and_so_is_how_it_ended(
+    serve: Any, new_worker: Any, new_router: Any
+):
+    full = new_worker("w1", blocks=3, answer=False)
+    prompt = pb.Prompt(text="to be or not to be")
+    async with serve(full), new_router(full) as stub:
+        running = stub.Generate(router_pb2.RouterGenerateRequest(prompt=prompt, max_tokens=32))
+        assert (await running.read()).HasField("serving")
+        waiting = stub.Generate(
+            router_pb2.RouterGenerateRequest(request_id="req-2", prompt=prompt, max_tokens=64)
+        )
+        while True:  # until the ask has arrived
+            try:
+                now = await explained(stub, request_id="req-2")
+                break
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.NOT_FOUND
+        waiting.cancel()
+        while not (after := await explained(stub, request_id="req-2")).ended:
+            pass
+        running.cancel()
+    assert (now.outcome, now.wait.ahead, now.wait.queued, now.wait.worker) == ("queued", 0, 1, "w1")
+    assert now.wait.needed_blocks > now.wait.free_blocks
+    assert now.reason.startswith(
+        f"it is the next of 1 in tier standard; it needs {now.wait.needed_blocks} KV"
+    )
+    assert not after.HasField("wait")
+    assert after.ended == "the client withdrew it"
+    assert after.ended_age_s >= 0
 
 
 async def test_a_request_that_nobody_remembers_is_not_found(worker: Any, new_router: Any):
