@@ -16,7 +16,7 @@ from diplex.v1 import router_pb2
 from diplex.wire.status import Problem
 from diplex_rest import sse
 from diplex_rest.openai.errors import ApiError, Headers, error_of
-from diplex_rest.openai.response import Chunks, Head, Shape, finish_reasons, whole_response
+from diplex_rest.openai.response import Chunks, Head, Shape, finish_reasons, own_words, whole_response
 from diplex_rest.sink import Sink
 
 JSON: Final = (b"content-type", b"application/json")
@@ -45,6 +45,7 @@ class Answer:
         self._choices = choices
         self._tell_tier = tell_tier
         self._served_by: Headers = []
+        self._preemptions = 0
         self._over = False
 
     def on_queued(self, position: int) -> None:
@@ -60,6 +61,10 @@ class Answer:
             self._served_by.append((b"x-diplex-simulated", b"true"))
         tier = grant.tier if self._tell_tier else None
         self._head = replace(self._head, fingerprint=f"diplex-{granted.engine}", service_tier=tier)
+
+    def on_preempted(self, preemptions: int) -> None:
+        """Told in the body, or in a stream's last chunk."""
+        self._preemptions = preemptions
 
     def on_tokens(self, tokens: pb.Tokens) -> None:
         if self._over:
@@ -116,7 +121,9 @@ class WholeAnswer(Answer):
 
     def _finish(self, reasons: list[str], usage: pb.Usage) -> None:
         texts = ["".join(pieces) for pieces in self._texts]
-        response = whole_response(self._shape, self._head, texts, reasons, usage)
+        response = whole_response(
+            self._shape, self._head, texts, reasons, usage, own_words(self._preemptions)
+        )
         self._whole(200, [], json.dumps(response, separators=(",", ":")).encode())
 
 
@@ -137,7 +144,7 @@ class StreamedAnswer(Answer):
 
     def _finish(self, reasons: list[str], usage: pb.Usage) -> None:
         chunks = self._chunks or self._open()
-        self._sink.write(chunks.ending(reasons, usage))
+        self._sink.write(chunks.ending(reasons, usage, own_words(self._preemptions)))
 
     def _fail(self, error: ApiError) -> None:
         if self._chunks is None:

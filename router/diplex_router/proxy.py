@@ -64,6 +64,7 @@ class Proxied:
 
     def __init__(self, request_id: str) -> None:
         self._request_id = request_id
+        self._preemptions = 0
         self.outbox: Outbox[Piece] = Outbox()
 
     def on_queued(self, position: int) -> None:
@@ -84,12 +85,17 @@ class Proxied:
             queue_ms=granted.queue_ms,
             lease_id=grant.claim.lease_id,
             degraded_from=granted.degraded_from,
+            preemptions=self._preemptions,
         )
         # What is not known stays absent.
         for name in ("predicted_ttft_ms", "predicted_tpot_ms"):
             if granted.HasField(name):
                 setattr(serving, name, getattr(granted, name))
         self.outbox.put(serving)
+
+    def on_preempted(self, preemptions: int) -> None:
+        """Told with the next `serving`."""
+        self._preemptions = preemptions
 
     def on_tokens(self, tokens: pb.Tokens) -> None:
         self.outbox.put(tokens)

@@ -43,6 +43,7 @@ class Chunk:
     """New output of one choice: `count` tokens from place `index` on; `ids` where the engine tells them.
 
     A reader that keeps up gets every token by itself; one that lags finds what gathered in one chunk.
+    `preemptions`: how often the request had given way to others before the last of these tokens came.
     """
 
     text: str
@@ -50,6 +51,7 @@ class Chunk:
     choice: int
     index: int
     count: int
+    preemptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ class Choice:
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A whole answer. `ttft_s` (ask to first token), `e2e_s` and `tokens_per_s` are on the caller's clock;
-    `tokens_per_s` counts from the first token to the last and is `None` for fewer than two."""
+    `tokens_per_s` counts from the first token to the last and is `None` for fewer than two. `preemptions`: so
+    often the request gave way to others, and went on elsewhere with nothing lost."""
 
     request_id: str
     choices: tuple[Choice, ...]
@@ -105,6 +108,7 @@ class Reply:
     ttft_s: float | None
     e2e_s: float
     tokens_per_s: float | None
+    preemptions: int = 0
 
     @property
     def text(self) -> str:

@@ -25,6 +25,7 @@ class Reading:
     Attributes:
         served: resolves when a worker has begun to answer, or the request is over.
         over: resolves with the request's end, whatever that was.
+        gave_way_at: the index behind its last token, each time that it gave way to others.
         news: what a stream has not yet taken.
     """
 
@@ -35,6 +36,7 @@ class Reading:
         self.over: asyncio.Future[pb.Done] = loop.create_future()
         self.news: Outbox[pb.Tokens] = Outbox()
         self.serving: Serving | None = None
+        self.gave_way_at: list[int] = []
         self._texts: list[list[str]] = [[] for _ in range(choices)]
         self._ids: list[list[int]] = [[] for _ in range(choices)]
         self._began = time.perf_counter()
@@ -61,6 +63,10 @@ class Reading:
             self._ids[choice] += tokens.ids[:]
         if self._streamed:
             self.news.put(tokens)
+
+    def on_preempted(self, preemptions: int) -> None:
+        """Only a request with one choice gives way, so its tokens say where."""
+        self.gave_way_at.append(self._count)
 
     def on_done(self, done: pb.Done) -> None:
         self._ended = time.perf_counter()
@@ -111,6 +117,7 @@ class Reading:
             ttft_s=None if self._first is None else self._first - self._began,
             e2e_s=self._ended - self._began,
             tokens_per_s=self._tokens_per_s(),
+            preemptions=len(self.gave_way_at),
         )
 
     def _tokens_per_s(self) -> float | None:

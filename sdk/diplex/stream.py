@@ -1,7 +1,7 @@
 """An answer as it comes: an async iterator of chunks that cancels its request when it is left early."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -102,7 +102,7 @@ class TokenStream:
         """
         if not self._ready:
             reading = self._begun()
-            self._ready = _chunks_of(await reading.news.gather())
+            self._ready = _chunks_of(await reading.news.gather(), reading.gave_way_at)
             if not self._ready and (error := self._error(reading)):
                 raise error
         return self._ready.pop(0) if self._ready else None
@@ -118,17 +118,17 @@ class TokenStream:
         return reading.error(cancelled_by_caller=self._cancelled)
 
 
-def _chunks_of(gathered: list[pb.Tokens]) -> list[Chunk]:
+def _chunks_of(gathered: list[pb.Tokens], gave_way_at: Sequence[int]) -> list[Chunk]:
     """One chunk a choice for everything that gathered, in the order in which choices spoke."""
     if len(gathered) == 1:
-        return [_chunk(gathered)]
+        return [_chunk(gathered, gave_way_at)]
     by_choice: dict[int, list[pb.Tokens]] = {}
     for tokens in gathered:
         by_choice.setdefault(tokens.choice, []).append(tokens)
-    return [_chunk(pieces) for pieces in by_choice.values()]
+    return [_chunk(pieces, gave_way_at) for pieces in by_choice.values()]
 
 
-def _chunk(pieces: list[pb.Tokens]) -> Chunk:
+def _chunk(pieces: list[pb.Tokens], gave_way_at: Sequence[int]) -> Chunk:
     first = pieces[0]
     count = sum(piece.count for piece in pieces)
     ids = tuple(token_id for piece in pieces for token_id in piece.ids[:])
@@ -139,4 +139,5 @@ def _chunk(pieces: list[pb.Tokens]) -> Chunk:
         first.choice,
         first.index,
         count,
+        sum(1 for index in gave_way_at if index < first.index + count),
     )

@@ -21,6 +21,7 @@ USAGE_OBJECT = {
     "total_tokens": 8,
     "prompt_tokens_details": {"cached_tokens": 2},
 }
+OWN = {"diplex": {"preemptions": 0}}
 
 
 class Written:
@@ -87,8 +88,8 @@ def chunk(delta: dict[str, Any], reason: str | None = None, index: int = 0, **mo
         "created": 1700000000,
         "model": "m",
         "system_fingerprint": "diplex-llamacpp",
-        **more,
         "choices": [choice],
+        **more,
     }
 
 
@@ -103,7 +104,7 @@ def test_a_streamed_chat_is_role_pieces_end_and_done():
         chunk({"role": "assistant", "content": ""}),
         chunk({"content": "Hello"}),
         chunk({"content": " “you”\n\u2028"}),
-        chunk({}, "stop"),
+        chunk({}, "stop", **OWN),
         "[DONE]",
     ]
     assert sink.status == 200 and sink.ended
@@ -116,7 +117,7 @@ def test_a_streamed_answer_without_a_token_still_has_its_role_and_its_end():
     answer = streamed(sink := Written())
     serve(answer)
     answer.on_done(done(pb.END_REASON_LENGTH))
-    assert sink.events == [chunk({"role": "assistant", "content": ""}), chunk({}, "length"), "[DONE]"]
+    assert sink.events == [chunk({"role": "assistant", "content": ""}), chunk({}, "length", **OWN), "[DONE]"]
 
 
 def test_an_unfinished_character_opens_the_stream_and_writes_no_empty_piece():
@@ -148,7 +149,7 @@ def test_each_choice_has_its_role_its_text_and_its_own_end():
         chunk({"content": "b"}, index=1),
         chunk({"content": "a"}),
         chunk({}, "stop"),
-        chunk({}, "length", index=1),
+        chunk({}, "length", index=1, **OWN),
         "[DONE]",
     ]
 
@@ -259,3 +260,28 @@ def test_an_end_without_words_is_still_an_error(reason: int, status: int):
     answer.on_done(done(reason))
     assert (sink.status, sink.ended) == (status, True)
     assert "x-diplex-worker" not in sink.headers
+
+
+@pytest.mark.parametrize("with_usage", [False, True])
+def test_a_streams_last_chunk_tells_how_often_it_gave_way(with_usage: bool):
+    answer = streamed(sink := Written(), with_usage=with_usage)
+    serve(answer)
+    answer.on_tokens(pb.Tokens(text="a", count=1))
+    answer.on_preempted(1)
+    answer.on_preempted(2)
+    serve(answer)
+    answer.on_tokens(pb.Tokens(text="b", count=1, index=1))
+    answer.on_done(done())
+    *chunks, last, end = sink.events
+    assert (last["diplex"], end) == ({"preemptions": 2}, "[DONE]")
+    assert not any("diplex" in chunk for chunk in chunks)
+    assert ("usage" in last) is with_usage
+
+
+def test_a_whole_answer_tells_how_often_it_gave_way_beside_its_usage():
+    answer = WholeAnswer(sink := Written(), ChatShape(), HEAD, 1, tell_tier=False)
+    serve(answer)
+    answer.on_tokens(pb.Tokens(text="a", count=1))
+    answer.on_preempted(1)
+    answer.on_done(done())
+    assert (sink.body["diplex"], sink.body["usage"]) == ({"preemptions": 1}, USAGE_OBJECT)

@@ -312,6 +312,7 @@ class Heard:
     def __init__(self) -> None:
         self.queued: list[int] = []
         self.served: list[str] = []
+        self.preempted: list[int] = []
         self.tokens: list[pb.Tokens] = []
         self.dones: list[pb.Done] = []
         self.over: asyncio.Future[pb.Done] = asyncio.get_running_loop().create_future()
@@ -329,6 +330,9 @@ class Heard:
 
     def on_serving(self, granted: router_pb2.Granted, grant: pb.Grant) -> None:
         self.served.append(grant.worker)
+
+    def on_preempted(self, preemptions: int) -> None:
+        self.preempted.append(preemptions)
 
     def on_tokens(self, tokens: pb.Tokens) -> None:
         assert not self.dones, "tokens after done"

@@ -57,6 +57,9 @@ class Written:
     def on_serving(self, granted: router_pb2.Granted, grant: pb.Grant) -> None:
         self.heard.append("serving")
 
+    def on_preempted(self, preemptions: int) -> None:
+        self.heard.append("preempted")
+
     def on_tokens(self, tokens: pb.Tokens) -> None:
         assert tokens.index == len(self.text)
         self.heard.append("tokens")

@@ -130,6 +130,7 @@ async def test_a_preempted_request_goes_on_behind_what_it_produced(client, desk,
     assert consumer.text == "to be or not"
     assert consumer.served == ["w1", "w2"]
     assert [tokens.index for tokens in consumer.tokens] == [0, 2]
+    assert consumer.preempted == [1]
 
 
 async def test_preemptions_are_not_counted_as_refusals(client, desk, worker, heard):
@@ -145,6 +146,34 @@ async def test_preemptions_are_not_counted_as_refusals(client, desk, worker, hea
     assert list(playing.start.resume.ids) == list(range(25))
     await playing.done(pb.END_REASON_STOP)
     assert (await consumer.end()).reason == pb.END_REASON_STOP
+    assert consumer.preempted == list(range(1, 26))
+
+
+async def test_a_request_that_is_refused_or_cut_off_has_given_way_to_nobody(
+    client, desk, worker, other, heard
+):
+    _, consumer, playing = await started(client, desk, worker, heard)
+    await playing.say("to")
+    await worker.kill()
+    await desk.grant(await desk.hears(), other)
+    elsewhere = await other.plays()
+    await elsewhere.done(pb.END_REASON_REFUSED)
+    await desk.grant(await desk.hears(), other)
+    await (await other.plays()).done(pb.END_REASON_STOP)
+    await consumer.end()
+    assert consumer.preempted == []
+
+
+async def test_the_prompts_block_hashes_go_to_router_and_worker_each_time(client, desk, worker, heard):
+    _, consumer, playing = await started(client, desk, worker, heard)
+    life_wants = client._lives and next(iter(client._lives))._wanted
+    life_wants.block_hashes, life_wants.hash_block_tokens = (7, 8), 16
+    await playing.done(pb.END_REASON_PREEMPTED)
+    again = await desk.hears()
+    await desk.grant(again, worker)
+    start = (await worker.plays()).start
+    assert (list(again.block_hashes), again.hash_block_tokens) == ([7, 8], 16)
+    assert (list(start.block_hashes), start.hash_block_tokens) == ([7, 8], 16)
 
 
 async def test_output_without_ids_is_resumed_by_its_text(client, desk, worker, heard):

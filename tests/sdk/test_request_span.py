@@ -132,6 +132,7 @@ async def test_a_request_that_is_asked_again_keeps_its_span_and_says_why(router,
     span = only(written)
     assert sent(first) == sent(again) == sent(playing.start) == ids(span)
     assert [event.name for event in span.events] == ["granted", "asked again", "granted"]
+    assert span.attributes["diplex.preemptions"] == 1
     assert dict(span.events[1].attributes) == {
         "reason": "preempted",
         "diplex.worker": "w1",

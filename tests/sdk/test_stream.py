@@ -58,6 +58,20 @@ async def test_a_reader_that_lags_finds_what_gathered_in_one_chunk_a_choice(clie
     ]
 
 
+async def test_chunks_and_reply_tell_how_often_the_request_gave_way(client, desk, worker):
+    stream, playing = await begun(client, desk, worker)
+    chunks = [await anext(stream)]
+    await playing.done(pb.END_REASON_PREEMPTED)
+    await desk.grant(await desk.hears(), worker)
+    playing = await worker.plays()
+    await playing.say(" be")
+    chunks.append(await anext(stream))
+    await playing.done(pb.END_REASON_STOP)
+    chunks += [chunk async for chunk in stream]
+    assert [(chunk.text, chunk.preemptions) for chunk in chunks] == [("to", 0), (" be", 1)]
+    assert (stream.reply.text, stream.reply.preemptions) == ("to be", 1)
+
+
 async def test_ids_of_which_some_are_unknown_are_left_out_of_a_gathered_chunk(
     client, desk, worker, wait_until
 ):

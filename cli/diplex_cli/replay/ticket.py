@@ -75,6 +75,9 @@ class Ticket:
         if self.first is None:  # after a preemption the router's figure holds the time that it ran, too
             self.queued = granted.queue_ms / 1000
 
+    def on_preempted(self, preemptions: int) -> None:
+        """What it waits for then is in the gap between two tokens."""
+
     def on_tokens(self, tokens: pb.Tokens) -> None:
         now = perf_counter()
         if self.first is None:

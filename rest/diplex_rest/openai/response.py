@@ -3,7 +3,7 @@
 Chat and text completions differ in names and in where the text stands; a `Shape` says how, in one place each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -107,6 +107,15 @@ def usage_object(usage: pb.Usage) -> dict[str, Any]:
     }
 
 
+def own_words(preemptions: int) -> dict[str, Any]:
+    """What diplex adds to the fields that OpenAI knows; its clients pass over it.
+
+    Args:
+        preemptions: how often the request gave way to others, and went on elsewhere with nothing lost.
+    """
+    return {"diplex": {"preemptions": preemptions}}
+
+
 def finish_reasons(done: pb.Done, choices: int) -> list[str] | None:
     """OpenAI's word for each choice's end, or `None` where the request failed as a whole or in part."""
     told = list(done.choice_reasons)
@@ -118,12 +127,17 @@ def finish_reasons(done: pb.Done, choices: int) -> list[str] | None:
 
 
 def whole_response(
-    shape: Shape, head: Head, texts: Sequence[str], reasons: Sequence[str], usage: pb.Usage
+    shape: Shape,
+    head: Head,
+    texts: Sequence[str],
+    reasons: Sequence[str],
+    usage: pb.Usage,
+    own: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """A completion that is answered in one piece."""
+    """A completion that is answered in one piece, diplex's own words at its end."""
     ends = zip(texts, reasons, strict=True)
     choices = [shape.choice(index, text, reason) for index, (text, reason) in enumerate(ends)]
-    return {**head.of(shape.whole), "choices": choices, "usage": usage_object(usage)}
+    return {**head.of(shape.whole), "choices": choices, "usage": usage_object(usage), **own}
 
 
 class Chunks:
@@ -150,11 +164,13 @@ class Chunks:
         before, behind = self._around[choice]
         return before + sse.text(piece) + behind
 
-    def ending(self, reasons: Sequence[str], usage: pb.Usage) -> bytes:
-        """Each choice's end, the usage where it was asked for, and `[DONE]`."""
+    def ending(self, reasons: Sequence[str], usage: pb.Usage, own: Mapping[str, Any]) -> bytes:
+        """Each choice's end, the usage where it was asked for, and `[DONE]`; the last chunk has diplex's own
+        words too."""
         ends = [self._chunk(self._shape.finish(index, reason)) for index, reason in enumerate(reasons)]
         if self._with_usage:
             ends.append({**self._head, "choices": [], "usage": usage_object(usage)})
+        ends[-1].update(own)
         return b"".join(map(sse.json_event, ends)) + sse.DONE
 
     def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class RequestLife:
         self._router_up = True
         self._late = False
         self._refusals = 0
+        self._preemptions = 0
         self._upto = 0
         self._again: router_pb2.Again | None = None
         self._granted = router_pb2.Granted()
@@ -127,6 +128,8 @@ class RequestLife:
             timeout_ms=self._left_ms(),
             traceparent=self._wanted.traceparent,
             tracestate=self._wanted.tracestate,
+            block_hashes=self._wanted.block_hashes,
+            hash_block_tokens=self._wanted.hash_block_tokens,
         )
         self._attempt = _Attempt(self)
         self._sequence = self._streams.open(granted.address, start, self._attempt)
@@ -169,6 +172,9 @@ class RequestLife:
         elif (hurdle := self._hurdle(done, problem)) is not None:
             self._end(_failed(hurdle, done), withdraw=True)
         else:
+            if done.reason == pb.END_REASON_PREEMPTED:
+                self._preemptions += 1
+                self._consumer.on_preempted(self._preemptions)
             self._ask_again(done)
 
     # Asking again.

@@ -133,6 +133,10 @@ class TracedConsumer:
             self._span.set_attribute(words.DEGRADED_FROM, granted.degraded_from)
         self._consumer.on_serving(granted, grant)
 
+    def on_preempted(self, preemptions: int) -> None:
+        self._span.set_attribute(words.PREEMPTIONS, preemptions)
+        self._consumer.on_preempted(preemptions)
+
     def _first_tokens(self, tokens: pb.Tokens) -> None:
         self._first = time.perf_counter()
         self._span.set_attribute(words.TTFT_MS, (self._first - self._began) * 1000)

@@ -71,4 +71,7 @@ class Consumer(Protocol):
 
     def on_tokens(self, tokens: pb.Tokens) -> None: ...
 
+    def on_preempted(self, preemptions: int) -> None:
+        """It gave way to others, by now so many times, and goes on behind what it has said."""
+
     def on_done(self, done: pb.Done) -> None: ...
