@@ -1,11 +1,15 @@
 """Hypothesis walks the hostile world: what fails, it makes small. The steps are those of `hostile.world`."""
 
 import random
+from collections import Counter
+from typing import ClassVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from .hostile.scenes import CROWDED, USUAL, Scene
 from .hostile.world import World
 
 dice = st.randoms(use_true_random=False)
@@ -58,11 +62,17 @@ troubles = st.sampled_from(
 
 
 class HostileMachine(RuleBasedStateMachine):
-    """The world and its steps; one in six is trouble."""
+    """The world and its steps; one in six is trouble.
 
-    @initialize(dice=dice)
-    def everything_starts(self, dice: random.Random) -> None:
-        self.world = World(dice)
+    Attributes:
+        seen: what happened in all the worlds of a test.
+    """
+
+    seen: ClassVar[Counter[str]] = Counter()
+
+    @initialize(dice=dice, scene=st.sampled_from((USUAL, CROWDED)))
+    def everything_starts(self, dice: random.Random, scene: Scene) -> None:
+        self.world = World(dice, scene)
         for _ in range(12):
             self.world.routers_dial(dice)
             self.world.a_client_connects(dice)
@@ -100,20 +110,45 @@ class HostileMachine(RuleBasedStateMachine):
     @invariant()
     def what_must_be_true_is(self) -> None:
         if hasattr(self, "world"):
+            self.seen["steps"] += 1
             self.world.look()
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
             self.world.settle(random.Random(0))
+            self.seen.update(self.world.seen)
 
 
-# Always the same examples: a run that fails fails again. `hostile.walk` is for new ones.
-HostileMachine.TestCase.settings = settings(
-    max_examples=150,
-    stateful_step_count=80,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-TestTheCoreInAHostileWorld = HostileMachine.TestCase
+def chosen_by_hypothesis(examples: int, *, steps: int) -> None:
+    """Walk as many worlds, eighty steps each. Always the same ones: a run that fails fails again, and
+    `hostile.walk` is for new ones.
+
+    Args:
+        steps: that must have been taken in all.
+    """
+    HostileMachine.seen.clear()
+    run_state_machine_as_test(
+        HostileMachine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=80,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    seen = HostileMachine.seen
+    for what, count in sorted(seen.items()):
+        print(f"{count:8} {what}")
+    assert seen["steps"] >= steps
+    assert all(seen[what] for what in ("granted to grow", "claims grew", "stopped in favour of others"))
+
+
+def test_thousands_of_steps_that_hypothesis_chooses_over_commit_nothing_and_leave_nothing() -> None:
+    chosen_by_hypothesis(120, steps=5_000)
+
+
+@pytest.mark.long
+def test_a_hundred_thousand_steps_that_hypothesis_chooses_over_commit_nothing_and_leave_nothing() -> None:
+    chosen_by_hypothesis(1_750, steps=100_000)

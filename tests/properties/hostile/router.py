@@ -272,7 +272,6 @@ class Router:
         book.granted(granted, lease.arrived)
         axis = self.admission.workers[granted.worker.name].ledger.blocks
         if book.wanted:
-            self.seen["granted beside claims that waited to grow"] += 1
             taken = axis.own + axis.stray + axis.foreign
             assert taken + book.wanted <= axis.capacity, f"{granted} takes what {book} waits for"
 

@@ -10,24 +10,14 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from diplex.wire.life import State
 from diplex_core.events import Report, StopClaim, WorkerFacts
 from diplex_core.growth import LEAD
-from diplex_core.placement.place import Placement
 from diplex_core.words import (
     Claim,
     EndReason,
-    Pattern,
-    Promise,
-    Reserve,
-    Rules,
     Seconds,
-    Target,
-    Tenant,
-    Tier,
-    WhenLate,
 )
 
 from . import truths
@@ -35,119 +25,10 @@ from .client import Attempt, Client, Request, Wanted
 from .feed import Feed
 from .growth import Growth
 from .router import LinkEnd, Router
+from .scenes import AT_MOST, FAMILIES, HASHED, KEYS, PLACEMENTS, TIERS, USUAL, K, M, Scene
 from .wire import Wire
 from .words import Cancel
 from .worker import Sequence, StreamEnd, Worker, pick_live
-
-M, K = "model-m", "model-k"
-
-
-def facts(
-    name: str, pattern: Pattern, models: set[str], *, block: int, blocks: int, slots: int, **more: Any
-) -> WorkerFacts:
-    more = {"context": 512, "can_grow": True, **more}
-    return WorkerFacts(name, f"pkg-{name}", pattern, frozenset(models), 0, name, block, blocks, slots, **more)
-
-
-# Their step times are known, so that admission predicts; of the others it knows nothing.
-PREDICTED = {
-    "calibration": "chapter",
-    "gpu": "b200",
-    "profile": "qwen2.5-72b",
-    "weights": "mxfp4-mixed",
-    "kv_cache": "mxfp8",
-}
-FLEET = (
-    facts("c", Pattern.C, {M}, block=32, blocks=18, slots=3, **PREDICTED),
-    facts("a", Pattern.A, {M, K}, block=32, blocks=24, slots=4, guard_blocks=2, **PREDICTED),
-    facts(
-        "small",
-        Pattern.A,
-        {M},
-        block=16,
-        blocks=26,
-        slots=3,
-        draft_tokens=3,
-        tiers=frozenset({"bulk", "night"}),
-    ),
-    facts("eagle", Pattern.A_EAGLE, {K}, block=32, blocks=14, slots=2, can_resume=False),
-)
-
-INTERACTIVE = Tier(
-    "interactive",
-    (Pattern.C, Pattern.A),
-    # Nothing is slow in this world but waiting: so it is what makes a request late.
-    Promise(Target(0.4), 0.008),
-    max_output_tokens=96,
-    priority=9,
-    when_late=WhenLate.DEGRADE,
-    max_queue=4.0,
-    max_queue_requests=6,
-)
-BULK = Tier(
-    "bulk",
-    (Pattern.A, Pattern.A_EAGLE, Pattern.C),
-    max_output_tokens=200,
-    max_queue_requests=8,
-    reserve=Reserve.EXPECTED,
-    preemptible=True,
-    expected_quantile=0.5,
-)
-NIGHT = Tier(
-    "night",
-    (Pattern.A,),
-    max_output_tokens=300,
-    priority=-1,
-    reserve=Reserve.EXPECTED,
-    preemptible=True,
-    expected_quantile=0.2,
-    max_queue_blocks=30,
-    min_share=0.1,
-)
-RULES = tuple(
-    Rules(frozenset({M, K}), M, {tier.name: tier for tier in tiers}, "bulk", tenants)
-    for tiers, tenants in (
-        ((INTERACTIVE, BULK, NIGHT), ()),
-        (
-            (
-                replace(INTERACTIVE, patterns=(Pattern.A,), when_late=WhenLate.REJECT),
-                replace(BULK, reserve=Reserve.FULL),  # though it is preemptible
-                replace(NIGHT, preemptible=False),  # so it holds in full
-            ),
-            (),
-        ),
-        (
-            (
-                replace(INTERACTIVE, reserve=Reserve.EXPECTED, preemptible=True, when_late=WhenLate.WAIT),
-                replace(BULK, expected_quantile=0.1),
-                replace(NIGHT, priority=0),
-            ),
-            (),
-        ),
-        (
-            (INTERACTIVE, replace(BULK, patterns=(Pattern.A_EAGLE, Pattern.A), max_output_tokens=40)),
-            (
-                Tenant("one", "key-1", packages=frozenset({"pkg-a", "pkg-c"})),
-                Tenant("two", "key-2", tiers=frozenset({"bulk"})),
-                Tenant("three", "key-3"),
-            ),
-        ),
-    )
-)
-# As in a small fleet, in one that is searched for the best, and in one of which a few are looked at.
-PLACEMENTS = (
-    Placement,
-    lambda: Placement(everyone=0),
-    lambda: Placement(everyone=0, thorough=0, looks=2),
-)
-TIERS = ("interactive", "bulk", "bulk", "night", "", "unknown")
-KEYS = ("key-1", "key-2", "key-3", "key-3", "key-unknown")
-HASHED = (32, 32, 16)
-"""Tokens of the blocks that a client hashes; a pool of others has none of them."""
-FAMILIES = 2
-"""Prompts of one family begin alike, so that they share the blocks of their prefix."""
-AT_MOST = 28
-"""Requests that are alive at one moment, so that a walk does not drown in asks."""
 
 
 class World:
@@ -158,13 +39,14 @@ class World:
         seen: counts of what has happened.
     """
 
-    def __init__(self, dice: random.Random) -> None:
+    def __init__(self, dice: random.Random, scene: Scene = USUAL) -> None:
+        self.scene = scene
         self.now: Seconds = 0.0
         self.seen: Counter[str] = Counter()
         self.wires: list[Wire] = []
         self.cut_off: set[tuple[str, str]] = set()  # routers and workers between which no link comes about
         self._requests = self._epochs = self._boots = 0
-        self.workers = [Worker(self._booted(facts, dice), self.seen, 0.0) for facts in FLEET]
+        self.workers = [Worker(self._booted(facts, dice), self.seen, 0.0) for facts in scene.fleet]
         for worker in self.workers:
             self._has_habits(worker, dice)
         self.routers: dict[str, Router | None] = {}
@@ -179,7 +61,7 @@ class World:
         if sum(len(c.requests) for c in self.clients) >= AT_MOST:
             return
         self._requests += 1
-        prompt = dice.choice((1, 20, 31, 32, 33, 64, 90, 150, 200, 260)) + dice.randint(0, 8)
+        prompt = dice.choice(self.scene.prompts) + dice.randint(0, 8)
         counted = dice.random() < 0.7  # it has a tokenizer
         if dice.random() < (0.02 if counted else 0.15):
             prompt = dice.choice((0, 480, 600, 600))
@@ -200,7 +82,7 @@ class World:
             exact=counted,
             hashes=hashes,
             hash_block_tokens=size if hashes else 0,
-            max_tokens=dice.choice((0, 1, 16, 33, 64, 120, 180, 400)),
+            max_tokens=dice.choice(self.scene.outputs),
             choices=dice.choice((1, 1, 1, 1, 2, 3)) if dice.random() < 0.97 else dice.choice((0, 5)),
             timeout=dice.choice((None, None, None, 3.0, 20.0)),
         )
@@ -359,7 +241,7 @@ class World:
                 worker.say_tokens(sequence, 1)
             else:
                 worker.say_tokens(sequence, dice.choice((1, 3, 9, 16, 30)))
-            if worker.live.get(sequence.claim) is sequence and dice.random() < 0.1:
+            if worker.live.get(sequence.claim) is sequence and dice.random() < 0.05:
                 worker.stop_by_itself(sequence, dice.randrange(sequence.choices))
 
     def an_engine_lets_go(self, dice: random.Random) -> None:
@@ -467,7 +349,7 @@ class World:
         routers = self._up()
         if routers:
             self.seen["rules changed"] += 1
-            dice.choice(routers).new_rules(dice.choice(RULES))
+            dice.choice(routers).new_rules(dice.choice(self.scene.rules))
 
     # The end.
 
@@ -589,7 +471,7 @@ class World:
         self._epochs += 1
         router = self.routers[name] = Router(
             name,
-            dice.choice(RULES),
+            dice.choice(self.scene.rules),
             [worker.name for worker in self.workers],
             epoch=self._epochs,
             now=lambda: self.now,
@@ -606,7 +488,7 @@ class World:
         for tier in ("interactive", "bulk", "night"):
             for model in (M, K):
                 for _ in range(40):
-                    tokens = dice.choice((1, 8, 8, 16, 16, 16, 33, 64, 120))
+                    tokens = dice.choice(self.scene.experience)
                     router.admission.lengths.saw("long ago", tier, model, tokens)
 
     def _new_client(self, router: str) -> Client:
@@ -625,7 +507,7 @@ class World:
     def _maybe_resized(self, facts: WorkerFacts, dice: random.Random) -> WorkerFacts:
         if dice.random() < 0.5:
             return facts
-        usual = next(f for f in FLEET if f.name == facts.name)
+        usual = next(f for f in self.scene.fleet if f.name == facts.name)
         return replace(
             facts,
             capacity_blocks=usual.capacity_blocks + dice.choice((-6, 0, 5)),
