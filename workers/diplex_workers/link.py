@@ -47,6 +47,8 @@ async def serve_link(desk: Desk, requests: Requests, context: Context) -> None:
 
 async def _take_orders(desk: Desk, feed: Feed, requests: Requests) -> None:
     async for request in requests:
+        if feed.closed:
+            return  # its router has a newer link, maybe a newer life: it knows nothing of these orders
         _obey(desk, feed, request)
     feed.close()
 
