@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from diplex_core.events import RaiseClaim, WantedClaim
+from diplex_core.events import EndedClaim, RaiseClaim, WantedClaim
 from diplex_core.growth import LEAD, limit, next_size
 from diplex_core.words import Blocks, Claim, EndReason, Tokens
 
@@ -81,6 +81,7 @@ class Growth:
         sequence = worker.live.get(order.claim)
         if sequence is None or sequence.owner != feed.router:
             worker.seen["a raise came for a claim that is over"] += 1
+            feed.ended(EndedClaim(order.claim, EndReason.REVOKED))
             return
         if order.blocks > self._held(sequence) and sequence.verdict is None:
             no_room = worker.pool.resize(order.claim, order.blocks)
