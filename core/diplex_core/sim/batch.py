@@ -3,7 +3,10 @@
 An iteration gives each running choice a token and reads a chunk of the prompts that wait to be read; the
 chunk makes it longer for everybody, as on a real engine. `plan` begins one and says how long it takes,
 `finish` ends it: only then do tokens exist, and only then do KV blocks change hands. Requests are taken into
-the batch first come, first served, when slots and blocks for their whole length are free.
+the batch first come, first served, when slots and blocks for all that they may hold are free.
+
+A request may come with a limit: tokens of prompt and output that a sequence of it may hold for now. There it
+pauses: it keeps its blocks and its slot and gets no step, while its neighbours go on, until it may hold more.
 
 Where the engine speculates, an iteration drafts some tokens ahead for each choice: those before the first
 wrong one are said with it, and the rest leave no trace but the room that they were written into.
@@ -15,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from diplex_core.model.steps import StepTimes
-from diplex_core.sim.paged import PagedCache
+from diplex_core.sim.paged import Overrun, PagedCache
 from diplex_core.sim.speech import cut_at_stop, drafts_right, natural_length, odds_of, share, token
 from diplex_core.words import Blocks, Claim, EndReason, Seconds, Slots, Tokens, blocks_needed
 
@@ -35,6 +38,8 @@ class Work:
     `max_tokens` bounds each choice's whole output, of which earlier attempts produced `from_index` tokens;
     those are read as prompt. `to_the_limit`: do not end before `max_tokens`, whatever the model says.
     `cached`: leading prompt tokens whose KV blocks are resident and held by others: read by nobody again.
+    `limit`: tokens of prompt and output that each choice may hold at first; 0: all that it may come to.
+    `length`: its answer ends by itself there and not before; 0: where the model's would.
     """
 
     claim: Claim
@@ -46,6 +51,8 @@ class Work:
     to_the_limit: bool = False
     stop: tuple[str, ...] = ()
     cached: Tokens = 0
+    limit: Tokens = 0
+    length: Tokens = 0
 
     @property
     def to_read(self) -> Tokens:
@@ -56,9 +63,11 @@ class Work:
         """Tokens that need not be read: the cached ones, but never the last, which gives the first output."""
         return min(self.cached, self.to_read - 1)
 
-    def blocks(self, block_tokens: Tokens, draft: Tokens = 0) -> Blocks:
-        """KV blocks that it may come to hold, with room for the tokens that are drafted ahead."""
+    def blocks(self, block_tokens: Tokens, draft: Tokens = 0, limit: Tokens = 0) -> Blocks:
+        """KV blocks that it may come to hold within a limit, with room for what is drafted ahead."""
         left = self.max_tokens - self.from_index
+        if limit:
+            left = min(left, limit - self.to_read)
         return blocks_needed(
             self.to_read, left, block_tokens, choices=self.choices, cached=self.cached, draft=draft
         )
@@ -69,7 +78,7 @@ class Work:
         Args:
             needed: KV blocks that it may come to hold; the engine has `capacity` of them, and `slots`.
         Raises:
-            ValueError: it can never fit, or nothing is left to produce.
+            ValueError: it can never fit, nothing is left to produce, or its limit leaves no room for that.
         """
         if needed > capacity or not 1 <= self.choices <= slots:
             raise ValueError(
@@ -77,6 +86,8 @@ class Work:
             )
         if self.max_tokens <= self.from_index:
             raise ValueError(f"all {self.max_tokens} tokens were produced by earlier attempts")
+        if 0 < self.limit <= self.to_read:
+            raise ValueError(f"may hold {self.limit} tokens, and reads {self.to_read} before its first")
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +103,12 @@ class Voice:
     blocks: list[int]
     spoken: int = 0  # characters so far; counted only where a stop string cuts the text
     cut: int | None = None  # characters that may be said before the stop string
+    paused: bool = False
+
+    @property
+    def held(self) -> Tokens:
+        """Tokens that it has in the KV cache."""
+        return self.running.work.prompt_tokens + self.index
 
 
 @dataclass(slots=True, eq=False)
@@ -100,6 +117,7 @@ class Running:
 
     work: Work
     claimed: Blocks
+    limit: Tokens
     luck: float  # 0 to 1: how slowly its prompt is read, among others like it
     read: Tokens = 0
     chunk: Tokens = 0  # prompt tokens that the iteration under way reads
@@ -142,29 +160,59 @@ class Batch:
         self._queue: deque[Running] = deque()
         self._running: dict[Claim, Running] = {}
         self._reading: deque[Running] = deque()
-        self._voices: list[Voice] = []
-        self._held_tokens: Tokens = 0  # in the KV cache, for all voices
+        self._voices: list[Voice] = []  # that are not paused
+        self._held_tokens: Tokens = 0  # in the KV cache, for all of these
+        self._waking: list[Voice] = []  # paused ones that go on with the next iteration
+        self._ending = 0  # cancelled requests that are still in the batch
         self._gone: list[Work] = []  # cancelled while they still queued
 
     @property
     def idle(self) -> bool:
-        return not (self._queue or self._running or self._gone)
+        """Nothing happens before it is told something: nobody is there, or all wait for room to grow."""
+        if self._voices or self._reading or self._waking or self._gone or self._ending:
+            return False
+        return not (self._queue and self._fits(self._queue[0]))
 
     def submit(self, work: Work) -> None:
         """Queue a request.
 
         Raises:
-            ValueError: it can never fit, or nothing is left to produce.
+            ValueError: see `Work.check`.
         """
-        needed = work.blocks(self._block_tokens, self._draft)
+        needed = work.blocks(self._block_tokens, self._draft, work.limit)
         work.check(needed, self.cache.capacity, self.slots)
         self._submitted += 1
-        self._queue.append(Running(work, needed, share(self._seed, self._submitted), work.read_before))
+        luck = share(self._seed, self._submitted)
+        self._queue.append(Running(work, needed, work.limit, luck, work.read_before))
+
+    def set_limit(self, claim: Claim, tokens: Tokens) -> None:
+        """Let each choice of a request hold so many tokens; 0: all that it may come to. It goes on with the
+        next iteration where it has paused. A limit that is no higher changes nothing, nor do ended claims.
+
+        Raises:
+            Overrun: the engine has no blocks left for that.
+        """
+        running = self._running.get(claim)
+        waiting = running is None
+        if running is None:
+            running = next((one for one in self._queue if one.work.claim == claim), None)
+        if running is None or not higher(tokens, running.limit):
+            return
+        needed = running.work.blocks(self._block_tokens, self._draft, tokens)
+        claimed = self.claimed if waiting else self.claimed - running.claimed + needed
+        check_growth(claim, max(needed, claimed), self.cache.capacity)
+        self.claimed = claimed
+        running.claimed, running.limit = needed, tokens
+        for voice in running.voices:
+            if voice.paused:
+                voice.paused = False
+                self._waking.append(voice)
 
     def cancel(self, claim: Claim) -> None:
         """End a request with the iteration under way. Unknown and ended ones are ignored."""
         running = self._running.get(claim)
         if running is not None:
+            self._ending += not running.cancelled
             running.cancelled = True
             return
         for running in self._queue:
@@ -180,6 +228,10 @@ class Batch:
             began: told each request whose prompt is read from now on.
         """
         self._admit()
+        for voice in self._waking:
+            self._voices.append(voice)
+            self._held_tokens += voice.held
+        self._waking.clear()
         speaking = len(self._voices)
         batch, context = speaking, self._held_tokens
         budget = self._prefill_budget or self._times.prefill_per_step(speaking + 1)
@@ -209,20 +261,24 @@ class Batch:
         self._gone.clear()
         for running in [r for r in self._running.values() if r.cancelled]:
             self._leave_cancelled(running, say)
+        self._ending = 0
         self._read_on()
         ended = [voice for voice in self._voices if self._speak(voice, say)]
         for voice in ended:
             self._end(voice)
+        for voice in [voice for voice in self._voices if voice.held == voice.running.limit]:
+            self._pause(voice)
+
+    def _fits(self, running: Running) -> bool:
+        return (
+            self.used_slots + running.work.choices <= self.slots
+            and self.claimed + running.claimed <= self.cache.capacity
+        )
 
     def _admit(self) -> None:
-        while self._queue:
-            running = self._queue[0]
+        while self._queue and self._fits(self._queue[0]):
+            running = self._queue.popleft()
             choices = running.work.choices
-            if self.used_slots + choices > self.slots:
-                return
-            if self.claimed + running.claimed > self.cache.capacity:
-                return
-            self._queue.popleft()
             self._running[running.work.claim] = running
             self._reading.append(running)
             self.used_slots += choices
@@ -264,7 +320,11 @@ class Batch:
         while voice.room <= self._draft:
             voice.blocks.append(self.cache.take())
             voice.room += self._block_tokens
-        tokens = min(1 + self._drafts_accepted(voice), voice.last - voice.index) if self._draft else 1
+        tokens = 1
+        if self._draft:
+            tokens = min(1 + self._drafts_accepted(voice), voice.last - voice.index)
+            if voice.running.limit:
+                tokens = min(tokens, voice.running.limit - voice.held)
         voice.room -= tokens
         self._held_tokens += tokens
         work = voice.running.work
@@ -296,11 +356,20 @@ class Batch:
         self.used_slots -= work.choices
         self._leave(running)
 
+    def _pause(self, voice: Voice) -> None:
+        """It is at its limit."""
+        voice.paused = True
+        self._voices.remove(voice)
+        self._held_tokens -= voice.held
+
     def _end(self, voice: Voice) -> None:
         running = voice.running
-        self._voices.remove(voice)
+        if voice in self._voices:
+            self._voices.remove(voice)
+            self._held_tokens -= voice.held
+        elif voice in self._waking:
+            self._waking.remove(voice)
         running.voices.remove(voice)
-        self._held_tokens -= running.work.prompt_tokens + voice.index
         self.cache.give_back(voice.blocks)
         self.used_slots -= 1
         if not running.voices:
@@ -322,10 +391,28 @@ def unlucky(luck: float) -> float:
     return max(0.0, (luck - 0.5) / 0.45)
 
 
+def higher(limit: Tokens, than: Tokens) -> bool:
+    """Whether one limit is higher than another; 0 is none at all."""
+    return than != 0 and (limit == 0 or limit > than)
+
+
+def check_growth(claim: Claim, claimed: Blocks, capacity: Blocks) -> None:
+    """Its worker gives a request only blocks that are free.
+
+    Raises:
+        Overrun: it did not; an account somewhere is wrong.
+    """
+    if claimed > capacity:
+        raise Overrun(f"claim {claim} may grow until {claimed} KV blocks are claimed; there are {capacity}")
+
+
 def ending(work: Work, choice: int) -> tuple[Tokens, EndReason, int | None]:
     """Index behind a choice's last token, why it ends there, and where a stop string cuts its text."""
     last, end = work.max_tokens, EndReason.LENGTH
-    if not work.to_the_limit and (natural := natural_length(work.digest, choice)) <= last:
+    if work.length:
+        if work.length < last:
+            last, end = work.length, EndReason.STOP
+    elif not work.to_the_limit and (natural := natural_length(work.digest, choice)) <= last:
         last, end = natural, EndReason.STOP
     found = cut_at_stop(work.digest, choice, last, work.stop) if work.stop else None
     if found is not None:

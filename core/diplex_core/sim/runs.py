@@ -3,8 +3,9 @@
 Between two changes (a prompt is read whole, a choice ends, a request comes or goes) every iteration is like
 the one before: the same choices get a token each, and the first prompt in line is read on by a whole chunk.
 Such a run of iterations takes a time in closed form (`sums`), and nobody has to look at it before its end. A
-request that comes or is cancelled meanwhile cuts the run at the end of the iteration under way, where the
-batch would have noticed. The iteration that ends a prompt is unlike its neighbours, and is a run of one.
+request that comes, is cancelled or may hold more meanwhile cuts the run at the end of the iteration under
+way, where the batch would have noticed. The iteration that ends a prompt is unlike its neighbours, and is a
+run of one.
 
 What happens when is what `Batch` does, to rounding. Where the engine speculates, each answer takes the steps
 that its drafts give it in the batch too (exactly, up to `speech.MOST_DRAWN` of them), but in between it is
@@ -15,11 +16,12 @@ those that these few fill.
 from bisect import bisect_right
 from collections import deque
 from heapq import heappop, heappush
-from math import sqrt
+from math import ceil, sqrt
 from typing import NamedTuple, TypeAlias
 
+from diplex_core.growth import LEAD
 from diplex_core.model.steps import StepTimes
-from diplex_core.sim.batch import Work, ending, unlucky
+from diplex_core.sim.batch import Work, check_growth, ending, higher, unlucky
 from diplex_core.sim.gaps import Gaps
 from diplex_core.sim.speech import odds_of, share, steps_taken
 from diplex_core.sim.sums import sums_of
@@ -50,7 +52,14 @@ class Over(NamedTuple):
     longest_gap: Seconds
 
 
-Word: TypeAlias = First | Over
+class Near(NamedTuple):
+    """A request has come within `growth.LEAD` tokens of its limit: it should ask for more."""
+
+    claim: Claim
+    at: Seconds
+
+
+Word: TypeAlias = First | Near | Over
 
 
 class _Running:
@@ -59,18 +68,25 @@ class _Running:
     Attributes:
         unlucky: 0 to 1: how much of the tail its prompt's reading takes.
         read: prompt tokens that are read, or were cached; `chunk`: that an irregular iteration adds.
-        since: iterations that were over before the one that gave it its first token; -1: none has.
-        voices: its choices that speak; `said`: tokens of those that are over.
+        limit: tokens that each choice may hold now; 0: all that it may come to. `asked_at`: the limit near
+            which it was last said to come.
+        since: iterations that were over before the one that gave it its first token, or the first one since
+            it last went on; -1: none has.
+        voices: its choices that are not over; `said`: tokens of those that are.
+        speaking: choices that are not paused either; `paused`: when the last of them paused.
+        gap: the longest between two moments at which it got tokens, up to its last pause.
     """
 
     __slots__ = (
-        *("cancelled", "chunk", "claimed", "read", "said", "since", "to_read", "unlucky", "voices"),
-        "work",
+        *("asked_at", "cancelled", "chunk", "claimed", "gap", "limit", "paused", "read", "said", "since"),
+        *("speaking", "to_read", "unlucky", "voices", "work"),
     )
 
     def __init__(self, work: Work, claimed: Blocks, luck: float) -> None:
         self.work = work
         self.claimed = claimed
+        self.limit = work.limit
+        self.asked_at: Tokens = 0
         self.unlucky = unlucky(luck)
         self.to_read = work.to_read
         self.read = work.read_before
@@ -78,21 +94,49 @@ class _Running:
         self.since = -1
         self.said: Tokens = 0
         self.voices: list[_Voice] = []
+        self.speaking = 0
+        self.paused: Seconds = 0.0
+        self.gap: Seconds = 0.0
         self.cancelled = False
+
+    def so_far(self, over: int) -> Tokens:
+        """Tokens that it has got when so many iterations are over."""
+        return self.said + sum(voice.at(over) for voice in self.voices)
 
 
 class _Voice:
-    """One choice that speaks: `tokens` in all, `rate` of them in each iteration, until `ends` are over."""
+    """One choice. It speaks in stretches, each up to its end or to its limit at that time.
 
-    __slots__ = ("end", "ends", "over", "rate", "running", "tokens")
+    Attributes:
+        last: tokens of its whole answer here, and `end` why it is no longer.
+        before: tokens that it had said before this stretch, and `since` iterations that were over then.
+        tokens: of this stretch; `rate` of them in each iteration, until `ends` are over.
+        nears: when so many are over it is near its limit; -1: it has none.
+        paused: it is at its limit; `over`: it has said its last word, or was cancelled.
+    """
 
-    def __init__(self, running: _Running, tokens: Tokens, rate: float, ends: int, end: EndReason) -> None:
+    __slots__ = (
+        *("before", "choice", "end", "ends", "last", "nears", "over", "paused", "rate", "running", "since"),
+        "tokens",
+    )
+
+    def __init__(self, running: _Running, choice: int, last: Tokens, end: EndReason) -> None:
         self.running = running
-        self.tokens = tokens
-        self.rate = rate
-        self.ends = ends
+        self.choice = choice
+        self.last = last
         self.end = end
-        self.over = False
+        self.before: Tokens = 0
+        self.since = 0
+        self.tokens: Tokens = 0
+        self.rate: float = 1
+        self.ends = self.nears = -1
+        self.paused = self.over = False
+
+    def at(self, over: int) -> Tokens:
+        """Tokens that it has said when so many iterations are over, its first included."""
+        if self.paused:
+            return self.before
+        return self.before + min(self.tokens, round(self.rate * (over - self.since)))
 
 
 class Runs:
@@ -137,14 +181,16 @@ class Runs:
         self._running: dict[Claim, _Running] = {}
         self._reading: deque[_Running] = deque()
         self._cancelled: list[_Running] = []
+        self._raised: list[_Running] = []  # they have voices, and may hold more from now on
+        self._woken: list[_Running] = []  # the run under way is the first since they paused
         self._beside: dict[int, tuple[Tokens, float]] = {}
 
         self._over = 0  # iterations
         self._speaking = 0  # choices
         self._held: float = 0  # tokens in the KV cache, for all that speak
         self._growth: float = 0  # by which an iteration adds to them
-        self._ends: list[tuple[int, int, _Voice]] = []
-        self._found = 0  # voices so far
+        self._ends: list[tuple[int, int, _Voice]] = []  # where a stretch ends, or its limit is near
+        self._pushed = 0
         self._gaps = Gaps()
 
         # The run under way: its beginning, how many iterations, the first one's time without reading, by how
@@ -165,9 +211,9 @@ class Runs:
         """Queue a request.
 
         Raises:
-            ValueError: it can never fit, or nothing is left to produce.
+            ValueError: see `Work.check`.
         """
-        needed = work.blocks(self._block_tokens, self._draft)
+        needed = work.blocks(self._block_tokens, self._draft, work.limit)
         work.check(needed, self.capacity, self.slots)
         self._submitted += 1
         running = _Running(work, needed, share(self._seed, self._submitted))
@@ -186,9 +232,43 @@ class Runs:
             if running is None:
                 return
             self._queue.remove(running)
-        if not running.cancelled:
-            running.cancelled = True
-            self._cancelled.append(running)
+        if running.cancelled:
+            return
+        running.cancelled = True
+        self._cancelled.append(running)
+        if self.due is None:
+            self._plan(now)
+        if self.due is None:  # nobody else has anything to do either: it leaves at once
+            self._began, self._most, self._first, self._increase, self._chunk = now, 0, 0.0, 0.0, 0
+            self.due = now
+        self._cut(now)
+
+    def set_limit(self, claim: Claim, tokens: Tokens, now: Seconds) -> None:
+        """Let each choice of a request hold so many tokens; 0: all that it may come to. It goes on with the
+        next iteration where it has paused. A limit that is no higher changes nothing, nor do ended claims.
+
+        Raises:
+            Overrun: the engine has no blocks left for that.
+        """
+        running = self._running.get(claim)
+        waiting = running is None
+        if running is None:
+            running = next((one for one in self._queue if one.work.claim == claim), None)
+        if running is None or not higher(tokens, running.limit):
+            return
+        needed = running.work.blocks(self._block_tokens, self._draft, tokens)
+        claimed = self.claimed if waiting else self.claimed - running.claimed + needed
+        check_growth(claim, max(needed, claimed), self.capacity)
+        self.claimed = claimed
+        running.claimed, running.limit = needed, tokens
+        if not running.voices:
+            return
+        if running not in self._raised:
+            self._raised.append(running)
+        if self.due is None:
+            self._go_on()
+            self._plan(now)
+        else:
             self._cut(now)
 
     def set_pace(self, pace: float, now: Seconds) -> None:
@@ -209,11 +289,14 @@ class Runs:
         if running is None or running.since < 0:
             return 0, None, 0.0
         part = self._finished(now)
-        over = self._over + part
-        tokens = running.said + sum(_said(voice, over - running.since) for voice in running.voices)
-        gap = self._gaps.longest(running.since + 1)
+        tokens, woken = running.so_far(self._over + part), running in self._woken
+        if not running.speaking or (woken and not part):
+            return tokens, running.paused, running.gap
+        gap = max(running.gap, self._gaps.longest(running.since + 1))
         if part:
             gap = max(gap, self._duration(1), self._duration(part))
+        if woken:
+            gap = max(gap, self._until(1) - running.paused)
         return tokens, self._until(part), gap
 
     def used_blocks(self, now: Seconds) -> Blocks:
@@ -232,13 +315,14 @@ class Runs:
                 continue
             used += running.to_read // size - cached
             tail = running.to_read % size
-            steps = self._over + part - running.since
+            over = self._over + part
             for voice in running.voices:
                 if draft:
                     # The last step wrote its drafts behind what was said before it.
-                    used += int(tail + voice.rate * (steps - 1) + draft) // size + 1
+                    said = voice.before if voice.paused else voice.before + voice.rate * (over - voice.since)
+                    used += int(tail + said - voice.rate + draft) // size + 1
                 else:
-                    used += -(-(tail + steps) // size)
+                    used += -(-(tail + voice.at(over)) // size)
         return used
 
     # A run of iterations.
@@ -265,11 +349,11 @@ class Runs:
         elif speaking:
             most = 1 << 62
         else:
-            self.due = None
+            self.due = None  # nobody is there, or all wait for room to grow
             return
         if speaking:
             ends = self._ends
-            while ends[0][2].over:
+            while not _counts(ends[0]):
                 heappop(ends)
             most = min(most, ends[0][0] - self._over)
             self._most, self._first, self._increase = self._sums.straight(
@@ -343,7 +427,7 @@ class Runs:
     def _cut(self, now: Seconds) -> None:
         """The run ends with the iteration under way."""
         most = self._most
-        if most == 1 or self.due is None:
+        if most <= 1 or self.due is None:
             return
         if self._chunk or self._increase < 0.0:
             steps = self._finished(now) + 1
@@ -363,24 +447,31 @@ class Runs:
     # The end of a run.
 
     def _settle(self, at: Seconds, words: list[Word]) -> None:
-        """The run is over: who was cancelled leaves, prompts are read on, and who has said all ends."""
+        """The run is over: who was cancelled leaves, prompts are read on, who may hold more goes on, and who
+        has said all ends, or pauses."""
         steps = self._most
         self._over += steps
         self._held += steps * self._growth
+        for running in self._woken:
+            if steps > 1 or not running.cancelled:
+                running.gap = max(running.gap, self._until(1) - running.paused)
         if self._cancelled:
             self._leave_cancelled(at, words)
         elif self._speaking:
             longest = self._duration(steps)
             self._gaps.push(self._over, longest if steps == 1 else max(longest, self._duration(1)))
+        self._woken.clear()
         if self._chunk:
             self._head.read += steps * self._chunk
         elif self._reading:
             self._read_on(at, words)
+        if self._raised:
+            self._go_on()
         ends, over = self._ends, self._over
         while ends and ends[0][0] <= over:
-            voice = heappop(ends)[2]
-            if not voice.over:
-                self._end(voice, at, words)
+            mark = heappop(ends)
+            if _counts(mark):
+                self._reached(mark[0], mark[2], at, words)
         self._plan(at)
 
     def _read_on(self, at: Seconds, words: list[Word]) -> None:
@@ -397,74 +488,144 @@ class Runs:
 
     def _find_voices(self, running: _Running) -> None:
         work = running.work
-        running.since = since = self._over - 1
+        self._begin_to_speak(running, self._over - 1)  # it says its first tokens at once
+        for choice in range(work.choices):
+            last, end, _ = ending(work, choice)
+            voice = _Voice(running, choice, last - work.from_index, end)
+            running.voices.append(voice)
+            self._speaks(voice, running.since, self._over)
+
+    def _go_on(self) -> None:
+        """Choices that may hold more say more at a stretch; those that had paused begin a new one."""
+        for running in self._raised:
+            for voice in running.voices:
+                since = voice.since
+                if voice.paused:
+                    since, voice.paused = self._over, False
+                    if not running.speaking:
+                        self._begin_to_speak(running, since)
+                        self._woken.append(running)
+                else:
+                    self._falls_silent(voice)
+                self._speaks(voice, since, self._over + 1)
+        self._raised.clear()
+
+    def _begin_to_speak(self, running: _Running, since: int) -> None:
+        running.since = since
         if not self._speaking:
             self._growth = self._held = 0  # what rounding has left of earlier ones
             self._gaps.clear()
-        for choice in range(work.choices):
-            last, end, _ = ending(work, choice)
-            steps = tokens = last - work.from_index
-            rate: float = 1
-            if self._draft:
-                start = work.from_index
-                steps = steps_taken(self._seed, work.digest, choice, start, last, self._odds)
-                rate = tokens / steps
-            voice = _Voice(running, tokens, rate, since + steps, end)
-            running.voices.append(voice)
-            self._found += 1
-            heappush(self._ends, (voice.ends, self._found, voice))
-            self._speaking += 1
-            self._growth += rate
-            self._held += running.to_read + rate  # it says its first tokens at once
+
+    def _speaks(self, voice: _Voice, since: int, soonest: int) -> None:
+        """A choice speaks from here to its end, or to its limit.
+
+        Args:
+            since: iterations that were over when this stretch began.
+            soonest: so many have to be over before anybody hears that it is near its limit.
+        """
+        running, before = voice.running, voice.before
+        work, limit = running.work, running.limit
+        stop = min(voice.last, limit - running.to_read) if limit else voice.last
+        steps = voice.tokens = stop - before
+        if self._draft:
+            start = work.from_index
+            digest, odds = work.digest, self._odds
+            steps = steps_taken(self._seed, digest, voice.choice, start + before, start + stop, odds)
+            voice.rate = voice.tokens / steps
+        voice.since, voice.ends, voice.nears = since, since + steps, -1
+        if limit and limit - running.to_read < work.max_tokens - work.from_index:
+            near = since + ceil((limit - LEAD - running.to_read - before) / voice.rate)
+            near = max(soonest, near)
+            if near < voice.ends or stop < voice.last:
+                voice.nears = near
+                self._mark(near, voice)
+        self._mark(voice.ends, voice)
+        running.speaking += 1
+        self._speaking += 1
+        self._growth += voice.rate
+        self._held += running.to_read + self._said(voice)
+
+    def _said(self, voice: _Voice) -> float:
+        """Tokens that a choice which speaks has said by now."""
+        return voice.before + voice.rate * (self._over - voice.since)
+
+    def _mark(self, over: int, voice: _Voice) -> None:
+        self._pushed += 1
+        heappush(self._ends, (over, self._pushed, voice))
+
+    def _reached(self, over: int, voice: _Voice, at: Seconds, words: list[Word]) -> None:
+        """A choice is near its limit, or at the end of its stretch."""
+        running = voice.running
+        if over == voice.nears:
+            voice.nears = -1
+            if running.asked_at != running.limit:
+                running.asked_at = running.limit
+                words.append(Near(running.work.claim, at))
+            return
+        self._falls_silent(voice)
+        voice.before, voice.tokens = voice.before + voice.tokens, 0
+        if voice.before < voice.last:
+            voice.paused = True
+        else:
+            self._end(voice)
+            running.said += voice.before
+        if running.speaking:
+            return
+        running.gap = max(running.gap, self._gaps.longest(running.since + 1))
+        running.paused = at
+        if not running.voices:
+            words.append(Over(running.work.claim, at, voice.end, running.said, at, running.gap))
+            self._leave(running)
 
     def _leave_cancelled(self, at: Seconds, words: list[Word]) -> None:
         """They leave with the iteration's end, and get nothing of it any more."""
-        steps, over = self._most, self._over - 1
-        spoke, last = self._speaking, self._until(steps - 1)
+        steps = self._most
+        over = self._over - (steps > 0)
+        spoke, last = self._speaking, self._until(max(0, steps - 1))
         if spoke and steps > 1:
             self._gaps.push(over, max(self._duration(1), self._duration(steps - 1)))
         for running in self._cancelled:
-            work, since = running.work, running.since
+            work = running.work
             if work.claim not in self._running:
                 words.append(Over(work.claim, at, EndReason.CANCELLED, 0, None, 0.0))
                 continue
-            if since < 0:
+            if running.since < 0:
                 self._reading.remove(running)
                 self.used_slots -= work.choices
                 words.append(Over(work.claim, at, EndReason.CANCELLED, 0, None, 0.0))
             else:
-                tokens = running.said + sum(_said(voice, over - since) for voice in running.voices)
-                for voice in running.voices:
-                    self._falls_silent(voice, voice.rate * (self._over - since))
-                gap = self._gaps.longest(since + 1)
-                words.append(Over(work.claim, at, EndReason.CANCELLED, tokens, last, gap))
+                tokens, when, gap = running.so_far(over), running.paused, running.gap
+                if running.speaking and (steps > 1 or running not in self._woken):
+                    when, gap = last, max(gap, self._gaps.longest(running.since + 1))
+                for voice in list(running.voices):
+                    if not voice.paused:
+                        self._falls_silent(voice)
+                    self._end(voice)
+                words.append(Over(work.claim, at, EndReason.CANCELLED, tokens, when, gap))
             self._leave(running)
+        self._raised = [running for running in self._raised if not running.cancelled]
         self._cancelled.clear()
         if spoke:
             self._gaps.push(self._over, self._duration(steps))
 
-    def _end(self, voice: _Voice, at: Seconds, words: list[Word]) -> None:
-        running = voice.running
-        running.voices.remove(voice)
-        running.said += voice.tokens
-        self._falls_silent(voice, voice.tokens)
-        if not running.voices:
-            gap = self._gaps.longest(running.since + 1)
-            words.append(Over(running.work.claim, at, voice.end, running.said, at, gap))
-            self._leave(running)
-
-    def _falls_silent(self, voice: _Voice, said: float) -> None:
-        voice.over = True
+    def _falls_silent(self, voice: _Voice) -> None:
+        """It gets no step any more, for now or for ever."""
         self._speaking -= 1
-        self.used_slots -= 1
         self._growth -= voice.rate
-        self._held -= voice.running.to_read + said
+        self._held -= voice.running.to_read + self._said(voice)
+        voice.running.speaking -= 1
+
+    def _end(self, voice: _Voice) -> None:
+        voice.over = True
+        voice.running.voices.remove(voice)
+        self.used_slots -= 1
 
     def _leave(self, running: _Running) -> None:
         self.claimed -= running.claimed
         del self._running[running.work.claim]
 
 
-def _said(voice: _Voice, steps: int) -> Tokens:
-    """Tokens that a voice has said after so many iterations, its first included."""
-    return min(voice.tokens, round(voice.rate * steps))
+def _counts(mark: tuple[int, int, _Voice]) -> bool:
+    """Whether what was foreseen of a choice still holds: it may have been cancelled, or raised."""
+    over, _, voice = mark
+    return not voice.over and not voice.paused and over in (voice.ends, voice.nears)

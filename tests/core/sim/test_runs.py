@@ -1,16 +1,19 @@
 """The batch by events and the batch iteration by iteration: the same happens, at the same moments."""
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diplex_core.growth import LEAD
 from diplex_core.model.chapter import Chapter
 from diplex_core.model.steps import StepTimes
 from diplex_core.sim.batch import Batch, Work
-from diplex_core.sim.runs import First, Over, Runs
+from diplex_core.sim.paged import Overrun
+from diplex_core.sim.runs import First, Near, Over, Runs
 from diplex_core.sim.speech import odds_of, steps_taken
 from diplex_core.words import Claim, EndReason, Pattern
 
@@ -29,11 +32,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class Deed:
-    """A request that comes at a moment, or is cancelled then."""
+    """A request that comes at a moment, is cancelled then, or may hold so many tokens from then on."""
 
     at: float
     work: Work
     cancel: bool = False
+    limit: int | None = None
 
 
 class Bent:
@@ -77,6 +81,14 @@ class Stepwise:
 
     def cancel(self, claim: Claim, now: float) -> None:
         self.batch.cancel(claim)
+        if self.due is None:
+            self.plan(now)
+
+    def set_limit(self, claim: Claim, tokens: int, now: float) -> None:
+        with suppress(Overrun):  # there is no room: it stays as it is
+            self.batch.set_limit(claim, tokens)
+        if self.due is None:
+            self.plan(now)
 
     def plan(self, at: float) -> None:
         self.due = at + self.batch.plan(lambda claim: None) if not self.batch.idle else None
@@ -109,6 +121,7 @@ class Stepwise:
 class ByEvents:
     runs: Runs
     seen: dict[int, Seen] = field(default_factory=dict)
+    near: list[tuple[Claim, float, int]] = field(default_factory=list)  # with what it had said by then
     blocks: list[tuple[float, int]] = field(default_factory=list)
 
     def submit(self, work: Work, now: float) -> None:
@@ -117,6 +130,10 @@ class ByEvents:
 
     def cancel(self, claim: Claim, now: float) -> None:
         self.runs.cancel(claim, now)
+
+    def set_limit(self, claim: Claim, tokens: int, now: float) -> None:
+        with suppress(Overrun):
+            self.runs.set_limit(claim, tokens, now)
 
     @property
     def due(self) -> float | None:
@@ -130,6 +147,8 @@ class ByEvents:
                 match word:
                     case First():
                         one.first = one.last = word.at
+                    case Near():
+                        self.near.append((word.claim, word.at, self.runs.so_far(word.claim, word.at)[0]))
                     case Over():
                         one.over = (word.at, word.reason, word.tokens)
                         one.last, one.gap = word.last, word.longest_gap
@@ -147,6 +166,8 @@ def act(engine: Stepwise | ByEvents, deed: Deed) -> None:
     engine.advance(deed.at)
     if deed.cancel:
         engine.cancel(deed.work.claim, deed.at)
+    elif deed.limit is not None:
+        engine.set_limit(deed.work.claim, deed.limit, deed.at)
     else:
         engine.submit(deed.work, deed.at)
 
@@ -211,7 +232,76 @@ def deeds_of(asked: list[tuple], draft: int, capacity: int, slots: int) -> list[
 def test_first_tokens_ends_gaps_and_blocks_are_those_of_the_batch_step_by_step(times, asked, budget, room):
     capacity, slots = room
     deeds = deeds_of(asked, 0, capacity, slots)
-    stepwise, by_events = both(times, deeds, capacity=capacity, slots=slots, budget=budget)
+    assert_equal(*both(times, deeds, capacity=capacity, slots=slots, budget=budget))
+
+
+growing = st.lists(
+    st.tuples(
+        st.integers(1, 60),  # tokens that it may say at first
+        st.lists(st.tuples(st.floats(0.0, 0.5), st.integers(1, 80)), max_size=4),  # raised after, by so many
+    ),
+    min_size=25,
+    max_size=25,
+)
+
+
+def growing_deeds(
+    asked: list[tuple], grown: list[tuple], draft: int, capacity: int, slots: int
+) -> list[Deed]:
+    """Requests with limits that are raised now and then, in the end to none; who then still waits for room is
+    cancelled."""
+    deeds, limited = deeds_of(asked, draft, capacity, slots), dict[Claim, Work]()
+    more = []
+    for deed in deeds:
+        work = deed.work
+        if deed.cancel:
+            continue  # it came before
+        first, raises = grown[work.claim.lease_id]
+        limit, at = work.to_read + first, deed.at
+        limited[work.claim] = replace(work, limit=limit)
+        for after, tokens in raises:
+            at, limit = at + after, limit + tokens
+            more.append(Deed(at, limited[work.claim], limit=limit))
+    deeds = sorted(
+        [*(replace(deed, work=limited[deed.work.claim]) for deed in deeds), *more], key=lambda deed: deed.at
+    )
+    for at, work in enumerate(limited.values(), 1):
+        deeds += [Deed(40.0 * at, work, limit=0), Deed(40.0 * at + 20.0, work, cancel=True)]
+    return deeds
+
+
+@given(
+    times=st.sampled_from([*(Chapter(p) for p in (Pattern.A, Pattern.B, Pattern.C)), Bent()]),
+    asked=requests,
+    grown=growing,
+    budget=st.sampled_from([None, 16, 300]),
+    room=st.sampled_from([(60, 5), (400, 16), (90, 2)]),
+)
+@settings(max_examples=300, deadline=None)
+def test_with_limits_that_are_raised_now_and_then_it_is_still_the_batch(times, asked, grown, budget, room):
+    capacity, slots = room
+    deeds = growing_deeds(asked, grown, 0, capacity, slots)
+    assert_equal(*both(times, deeds, capacity=capacity, slots=slots, budget=budget))
+
+
+@given(asked=requests, grown=growing, pattern=st.sampled_from([Pattern.D, Pattern.A_EAGLE]))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_speculating_a_limit_cuts_a_step_short_and_what_is_said_is_the_same(asked, grown, pattern: Pattern):
+    """Cancelled ones aside: how far these have come is known to some tokens only."""
+    times = Chapter(pattern)
+    uncut = [(*one[:-1], None) for one in asked]
+    deeds = growing_deeds(uncut, grown, times.draft_tokens, 4_000, 80)
+    stepwise, by_events = both(times, deeds, capacity=4_000, slots=80)
+    for number, one in stepwise.seen.items():
+        other = by_events.seen[number]
+        for seen, other_seen in ((one.first, other.first), (one.last, other.last), (one.gap, other.gap)):
+            assert other_seen == pytest.approx(seen, rel=0.05, abs=0.05)
+        assert one.over is not None and other.over is not None
+        assert other.over[1:] == one.over[1:]
+    assert (by_events.runs.claimed, by_events.runs.used_slots, by_events.runs.used_blocks(0)) == (0, 0, 0)
+
+
+def assert_equal(stepwise: Stepwise, by_events: ByEvents) -> None:
     assert by_events.seen.keys() == stepwise.seen.keys()
     for number, one in stepwise.seen.items():
         other = by_events.seen[number]
@@ -225,7 +315,8 @@ def test_first_tokens_ends_gaps_and_blocks_are_those_of_the_batch_step_by_step(t
     for at, blocks in stepwise.blocks:
         found = bisect_left(moments, at - 1e-7)
         assert near(moments[found], at)
-        assert by_events.blocks[found][1] == blocks
+        # An engine that rests lets go of two that are cancelled at one moment one after the other.
+        assert blocks in [used for moment, used in by_events.blocks[found : found + 3] if near(moment, at)]
     assert (by_events.runs.claimed, by_events.runs.used_slots, by_events.runs.used_blocks(0)) == (0, 0, 0)
 
 
@@ -304,6 +395,78 @@ def test_in_mid_run_it_knows_how_far_each_answer_and_prompt_has_come(asked, at: 
             assert tokens == stepwise.tokens[number]
             assert near(last, one.last)
             assert gap == pytest.approx(one.gap, rel=1e-6, abs=1e-9)
+
+
+def limited(number: int, limit: int, output: int = 200) -> Work:
+    return Work(Claim(number, 1), number, 100, output, to_the_limit=True, limit=limit)
+
+
+def test_at_its_limit_a_sequence_pauses_with_its_blocks_and_slot_and_goes_on_when_it_may_hold_more():
+    runs = Runs(Chapter(Pattern.A), capacity=400, slots=4, block_tokens=SIZE)
+    engine = ByEvents(runs)
+    engine.submit(limited(1, limit=160), 0.0)
+    engine.advance(50.0)
+    assert (runs.due, runs.so_far(Claim(1, 1), 50.0)[0]) == (None, 60)
+    assert (runs.claimed, runs.used_blocks(50.0), runs.used_slots) == (10, 10, 1)
+    engine.set_limit(Claim(1, 1), 240, 50.0)
+    engine.advance(100.0)
+    assert (runs.so_far(Claim(1, 1), 100.0)[0], runs.claimed) == (140, 15)
+    engine.set_limit(Claim(1, 1), 0, 100.0)
+    engine.advance(200.0)
+    assert engine.seen[1].over is not None
+    assert engine.seen[1].over[1:] == (EndReason.LENGTH, 200)
+    assert engine.seen[1].gap == pytest.approx(50.0, abs=2.0)
+    assert (runs.claimed, runs.used_slots) == (0, 0)
+
+
+def test_who_pauses_takes_no_step_from_its_neighbours():
+    def ends(*works: Work) -> float:
+        engine = ByEvents(Runs(Chapter(Pattern.A), capacity=400, slots=4, block_tokens=SIZE))
+        for work in works:
+            engine.submit(work, 0.0)
+        engine.advance(100.0)
+        return engine.seen[1].over[0]  # type: ignore[index]
+
+    alone, beside_one_that_pauses = ends(limited(1, 0)), ends(limited(1, 0), limited(2, 101))
+    beside_one_that_speaks = ends(limited(1, 0), limited(2, 0))
+    assert alone < beside_one_that_pauses < beside_one_that_speaks
+    assert beside_one_that_pauses - alone < 0.2 * (beside_one_that_speaks - alone) + 0.1
+
+
+@pytest.mark.parametrize("pattern", [Pattern.A, Pattern.D])
+def test_it_says_that_it_is_near_its_limit_once_for_each_limit_and_in_time(pattern: Pattern):
+    engine = ByEvents(Runs(Chapter(pattern), capacity=400, slots=4, block_tokens=SIZE))
+    engine.submit(limited(1, 250), 0.0)
+    engine.advance(20.0)
+    (near_at,) = engine.near
+    assert 250 - LEAD <= 100 + near_at[2] <= 250 - LEAD + 5
+    engine.set_limit(Claim(1, 1), 270, 20.0)  # it is near that one already
+    engine.advance(40.0)
+    assert [100 + said for _, _, said in engine.near[1:]] == pytest.approx([251], abs=3)
+    engine.set_limit(Claim(1, 1), 400, 40.0)  # and with this it has all that it may come to need
+    engine.advance(100.0)
+    assert (len(engine.near), engine.seen[1].over is None) == (2, False)
+
+
+def test_it_is_not_near_its_limit_where_its_answer_ends_before():
+    engine = ByEvents(Runs(Chapter(Pattern.A), capacity=400, slots=4, block_tokens=SIZE))
+    engine.submit(replace(limited(1, 250), length=80), 0.0)
+    engine.advance(100.0)
+    assert (engine.near, engine.seen[1].over[1:]) == ([], (EndReason.STOP, 80))  # type: ignore[index]
+
+
+def test_an_engine_with_no_block_left_says_so_rather_than_let_a_sequence_grow():
+    runs = Runs(Chapter(Pattern.A), capacity=10, slots=4, block_tokens=SIZE)
+    runs.submit(limited(1, 160), 0.0)
+    with pytest.raises(Overrun, match="there are 10"):
+        runs.set_limit(Claim(1, 1), 161, 0.0)
+    assert runs.claimed == 10
+
+
+def test_a_limit_below_the_first_token_is_turned_away():
+    runs = Runs(Chapter(Pattern.A), capacity=10, slots=4, block_tokens=SIZE)
+    with pytest.raises(ValueError, match="may hold 100 tokens, and reads 100"):
+        runs.submit(limited(1, 100), 0.0)
 
 
 def test_a_slower_pace_holds_from_the_next_iteration_on():
