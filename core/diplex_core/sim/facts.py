@@ -45,6 +45,7 @@ def facts_of(worker: WorkerConfig) -> WorkerFacts:
         capacity_blocks=worker.kv_blocks or memory.capacity_blocks(block_tokens),
         capacity_slots=worker.slots or times.largest_batch,
         context=catalogue.model(about["profile"]).context,
+        can_grow=True,
         tiers=frozenset(worker.tiers),
         engine=worker.engine.kind,
         simulated=True,

@@ -35,10 +35,14 @@ class PrefixCache:
     def took(self, hits: Sequence[BlockHash]) -> None:
         """A request was taken on that uses these: nobody may evict them, and its own blocks need room."""
         idle = self._idle
-        if not idle:
-            return
-        for block in hits:
-            idle.pop(block, None)
+        if idle:
+            for block in hits:
+                idle.pop(block, None)
+            self.make_room()
+
+    def make_room(self) -> None:
+        """The pool's claims hold more than before: the room for that is taken from what nobody uses."""
+        idle = self._idle
         room = self._pool.capacity - self._pool.used_blocks - self._pool.resident.pinned
         if len(idle) <= room:
             return

@@ -34,6 +34,7 @@ from diplex_core.events import (
     Served,
     StopClaim,
     Ticked,
+    WantedClaim,
     Withdrawn,
     WorkerFacts,
 )
@@ -43,7 +44,7 @@ from diplex_core.report.outcome import Ending, Outcome
 from diplex_core.report.report import LedgerFigures, Pool, WorkerFigures
 from diplex_core.sim.arrivals import Arrival
 from diplex_core.sim.faults import Cut, Drain, Fault, Kill, Slow
-from diplex_core.sim.runs import First, Over
+from diplex_core.sim.runs import First, Near, Over
 from diplex_core.sim.ticket import GivenUp, Ticket
 from diplex_core.sim.worker import Guest, VirtualWorker
 from diplex_core.words import Blocks, Claim, EndReason, Rules, Seconds
@@ -220,19 +221,27 @@ class Simulation:
                     self._later(self._message, partial(self._refused, decision))
                 case StopClaim():
                     self._later(self._message, partial(self._stop, decision))
+                case RaiseClaim():
+                    self._later(self._message, partial(self._raise, decision))
                 case Redial():
                     self._relink(self.workers[decision.worker])
                 case Served():
                     self.on_served(decision)
-                case Queued() | Revoked() | RaiseClaim():
+                case Queued() | Revoked():
                     pass  # a grant is shown the moment it comes; then only the worker's word counts
                 case _:
                     assert_never(decision)
 
-    def _tell(self, worker: VirtualWorker, held: Sequence[HeldClaim], ended: Sequence[EndedClaim]) -> None:
+    def _tell(
+        self,
+        worker: VirtualWorker,
+        held: Sequence[HeldClaim],
+        ended: Sequence[EndedClaim] = (),
+        wants: Sequence[WantedClaim] = (),
+    ) -> None:
         """Report to the router what has changed. While the link is down nobody hears of it."""
         if worker.linked:
-            self._later(self._message, partial(self._decide, worker.report(self.now, held, ended)))
+            self._later(self._message, partial(self._decide, worker.report(self.now, held, ended, wants)))
 
     def _tell_all(self, worker: VirtualWorker, *, opening: bool = False) -> None:
         if worker.linked:
@@ -341,7 +350,7 @@ class Simulation:
         no = worker.start(granted, ticket.ask_id, ticket.arrival, ticket.tokens, self.now)
         if no is None:
             self._plan(worker)
-            self._tell(worker, (worker.held(claim),), ())
+            self._tell(worker, (worker.held(claim),))
             return
         needed = no.needed_blocks if isinstance(no, NoRoom) else 0
         self._tell(worker, (), (EndedClaim(claim, EndReason.REFUSED),))
@@ -359,6 +368,16 @@ class Simulation:
             self._tell(worker, (), (ended,))
         else:
             self._plan(worker)
+
+    def _raise(self, order: RaiseClaim) -> None:
+        worker = self.workers[order.worker]
+        if not worker.linked:
+            return  # likewise
+        held = worker.raised(order, self.now)
+        if held is not None:
+            self._plan(worker)
+            still = worker.wanted(order.claim)
+            self._tell(worker, (held,), wants=(still,) if still is not None else ())
 
     def _cancel(self, worker: VirtualWorker, claim: Claim) -> None:
         """Its client wants nothing more of it."""
@@ -378,22 +397,27 @@ class Simulation:
             return  # planned before something came between
         worker.scheduled = None
         words = worker.engine.advance(self.now)
-        self._plan(worker)
         held: dict[Claim, HeldClaim] = {}
+        wants: dict[Claim, WantedClaim] = {}
         ended: list[EndedClaim] = []
         for word in words:
             match word:
                 case First():
                     held[word.claim] = worker.began(word)
+                case Near():
+                    if (wanted := worker.near(word)) is not None:
+                        wants[word.claim] = wanted
                 case Over():
                     guest, last = worker.ended(word)
                     held.pop(word.claim, None)
+                    wants.pop(word.claim, None)
                     ended.append(last)
                     self._done(guest, last, word)
                 case _:
                     assert_never(word)
-        if held or ended:
-            self._tell(worker, tuple(held.values()), ended)
+        self._plan(worker)
+        if held or ended or wants:
+            self._tell(worker, tuple(held.values()), ended, tuple(wants.values()))
 
     def _done(self, guest: Guest, ended: EndedClaim, over: Over) -> None:
         """The client hears the last word of an attempt."""
@@ -406,6 +430,7 @@ class Simulation:
         ticket.heard(over.tokens, first, last, over.longest_gap)
         ticket.cached = guest.work.read_before
         if ended.reason in _GOOD:
+            ticket.check(guest.work.max_tokens)
             self._over(ticket, Ending.COMPLETED, self.now + way)
         else:
             said = "taken back" if ended.reason is EndReason.REVOKED else "had to give way"
@@ -472,7 +497,8 @@ class Simulation:
         self._plan(worker)
 
     def _unlink(self, worker: VirtualWorker, problem: str) -> None:
-        worker.linked = False
+        worker.cut_off(self.now)
+        self._plan(worker)
         self._later(self._message, partial(self._decide, LinkLost(worker.facts.name, problem)))
 
     def _relink(self, worker: VirtualWorker) -> None:
@@ -481,12 +507,17 @@ class Simulation:
             return
         worker.linked = True
         self._tell_all(worker, opening=True)
-        self._later(self._message, partial(self._stops_again, worker))
+        self._later(self._message, partial(self._orders_again, worker))
 
-    def _stops_again(self, worker: VirtualWorker) -> None:
+    def _orders_again(self, worker: VirtualWorker) -> None:
         for order in self.admission.resend_orders(worker.facts.name):
-            if isinstance(order, StopClaim):
-                self._later(self._message, partial(self._stop, order))
+            match order:
+                case StopClaim():
+                    self._later(self._message, partial(self._stop, order))
+                case RaiseClaim():
+                    self._later(self._message, partial(self._raise, order))
+                case _:
+                    assert_never(order)
 
 
 def _nobody(said: Outcome | Served) -> None:

@@ -74,7 +74,7 @@ class Ticket:
             prompt_tokens=arrival.prompt_tokens,
             exact=True,
             block_hashes=arrival.block_hashes,
-            max_tokens=arrival.output_tokens,
+            max_tokens=arrival.max_tokens or arrival.output_tokens,
             timeout=None if timeout is None else max(0.001, self.sent + timeout - now),
             age=now - self.sent,
             again=self.again,
@@ -98,6 +98,18 @@ class Ticket:
         self.first = first if self.first is None else self.first
         self.last = last
         self.tokens = self.attempted + tokens
+
+    def check(self, cap: Tokens) -> None:
+        """Its answer is whole: of all attempts together, nothing was lost and nothing said twice.
+
+        Args:
+            cap: the most that its last grant let it come to.
+        Raises:
+            AssertionError: something was.
+        """
+        whole = max(min(self.arrival.output_tokens, cap), self.attempted + 1)
+        if self.tokens != whole:
+            raise AssertionError(f"{self.request_id} came to {self.tokens} tokens, its answer has {whole}")
 
     def came_to_nothing(self, reason: EndReason, said: str, needed: Blocks = 0) -> Seconds | GivenUp:
         """The pause before it is asked for again, or why it is not."""

@@ -2,20 +2,33 @@
 
 It stands where `diplex_workers` stands around a real engine, without the wire: it takes a grant or refuses
 it, and reports what changes, no more often. A full report opens each link.
+
+A claim that grows asks for more when its sequence comes near its limit, and pauses there until the router
+raises it. While the link is down it is the worker that raises it, from blocks that nobody holds.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from diplex_core.events import EndedClaim, Granted, HeldClaim, Report, Reported, WorkerFacts
+from diplex_core.events import (
+    EndedClaim,
+    Granted,
+    HeldClaim,
+    RaiseClaim,
+    Report,
+    Reported,
+    WantedClaim,
+    WorkerFacts,
+)
+from diplex_core.growth import limit, next_size
 from diplex_core.model.forecast import times_of
 from diplex_core.pool import NoRoom, Pool
 from diplex_core.sim.arrivals import Arrival
 from diplex_core.sim.batch import Work
 from diplex_core.sim.prefix_cache import PrefixCache
-from diplex_core.sim.runs import First, Over, Runs
+from diplex_core.sim.runs import First, Near, Over, Runs
 from diplex_core.sim.timeline import Timeline
-from diplex_core.words import BlockHash, Claim, EndReason, Seconds, Tokens
+from diplex_core.words import BlockHash, Blocks, Claim, EndReason, Seconds, Tokens
 
 _REMEMBERS: Seconds = 60.0
 """So long a stop for a claim that it does not hold is remembered: its start may still be on its way."""
@@ -27,6 +40,7 @@ class Guest:
 
     Attributes:
         ask_id: its client's number.
+        blocks: its claim's whole size now; `wants`: the one that it asks for, 0 where it asks for none.
         hits, own: the leading blocks of its prompt that were cached, and those that it reads itself.
         stopped: why the router, or its client, ends it early.
     """
@@ -34,10 +48,12 @@ class Guest:
     granted: Granted
     ask_id: int
     work: Work
+    blocks: Blocks
     hits: Sequence[BlockHash]
     own: Sequence[BlockHash]
     started: Seconds
     first: Seconds | None = None
+    wants: Blocks = 0
     stopped: EndReason | None = None
 
 
@@ -118,10 +134,11 @@ class VirtualWorker:
             granted.max_tokens,
             choices=granted.choices,
             from_index=produced,
-            to_the_limit=True,
             cached=len(hits) * size,
+            limit=self._limit(granted.blocks, len(hits)) if granted.grows else 0,
+            length=arrival.output_tokens,
         )
-        self.guests[claim] = Guest(granted, ask_id, work, hits, own, now)
+        self.guests[claim] = Guest(granted, ask_id, work, granted.blocks, hits, own, now)
         self._note(now)
         self.engine.submit(work, now)
         return None
@@ -138,6 +155,20 @@ class VirtualWorker:
         self._stopped[claim] = now
         return EndedClaim(claim, reason)
 
+    def raised(self, order: RaiseClaim, now: Seconds) -> HeldClaim | None:
+        """The router lets a claim grow: what it holds now, in answer; `None`: nothing, it has ended."""
+        guest = self.guests.get(order.claim)
+        if guest is None:
+            return None
+        if guest.stopped is None:  # one that is on its way out needs nothing more
+            self._grow(guest, order.blocks, now)
+        return self.held(order.claim, answers=order.number)
+
+    def cut_off(self, now: Seconds) -> None:
+        """Its link is down."""
+        self.linked = False
+        self._grow_alone(now)
+
     def slow(self, factor: float, now: Seconds) -> None:
         """From the next iteration on each takes `factor` times as long as now."""
         self.slowness *= factor
@@ -152,6 +183,54 @@ class VirtualWorker:
         self.cache.read(guest.own)
         return self.held(first.claim)
 
+    def near(self, near: Near) -> WantedClaim | None:
+        """A claim asks for more; `None`: it has all that it may come to need, or is given more at once."""
+        guest = self.guests[near.claim]
+        work, facts = guest.work, self.facts
+        left = work.max_tokens - work.from_index
+        wants = next_size(
+            guest.blocks,
+            work.to_read,
+            left,
+            facts.block_tokens,
+            cached=work.cached,
+            draft=facts.draft_tokens,
+        )
+        if guest.stopped is not None or wants == guest.blocks:
+            return None
+        guest.wants = wants
+        if not self.linked:
+            self._grow_alone(near.at)
+        return self.wanted(near.claim)
+
+    def wanted(self, claim: Claim) -> WantedClaim | None:
+        guest = self.guests.get(claim)
+        return WantedClaim(claim, guest.wants) if guest is not None and guest.wants else None
+
+    def _grow_alone(self, now: Seconds) -> None:
+        """Nobody can be asked: who waits to grow does, as far as nobody holds the blocks."""
+        for guest in self.guests.values():
+            if guest.wants and guest.stopped is None:
+                self._grow(guest, guest.wants, now)
+
+    def _grow(self, guest: Guest, blocks: Blocks, now: Seconds) -> None:
+        """Give a claim this whole size, if there is room; it goes on. Else it still wants it."""
+        claim = guest.granted.claim
+        if blocks <= guest.blocks:
+            guest.wants = 0 if guest.wants <= guest.blocks else guest.wants
+            return
+        if self.pool.resize(claim, blocks) is not None:
+            guest.wants = max(guest.wants, blocks)
+            return
+        self.cache.make_room()
+        guest.blocks, guest.wants = blocks, 0
+        self._note(now)
+        self.engine.set_limit(claim, self._limit(blocks, len(guest.hits)), now)
+
+    def _limit(self, blocks: Blocks, hits: Blocks) -> Tokens:
+        size = self.facts.block_tokens
+        return limit(blocks, size, cached=hits * size, draft=self.facts.draft_tokens)
+
     def ended(self, over: Over) -> tuple[Guest, EndedClaim]:
         """Its last word is said, and what it held is free."""
         guest = self.guests.pop(over.claim)
@@ -159,6 +238,8 @@ class VirtualWorker:
         if guest.hits or guest.own:
             self.cache.left(guest.hits, guest.own if guest.first is not None else ())
         self._note(over.at)
+        if not self.linked:
+            self._grow_alone(over.at)
         work, first = guest.work, guest.first
         return guest, EndedClaim(
             over.claim,
@@ -187,27 +268,42 @@ class VirtualWorker:
 
     # What it tells the router.
 
-    def held(self, claim: Claim) -> HeldClaim:
+    def held(self, claim: Claim, *, answers: int = 0) -> HeldClaim:
+        """What it holds for a claim.
+
+        Args:
+            answers: the number of the raise that this answers; 0: none.
+        """
         guest = self.guests[claim]
         granted = guest.granted
         return HeldClaim(
             claim,
-            granted.blocks,
+            guest.blocks,
             granted.slots,
             prefilled=guest.first is not None,
             prompt_tokens=guest.work.to_read,
             tier=granted.tier,
             tenant=granted.tenant,
+            priority=granted.priority,
+            grows=granted.grows,
+            answers_raise=answers,
         )
 
     def full_report(self, now: Seconds, *, opening: bool = False) -> Reported:
         """All that it holds. `opening`: the first on a new link."""
         if opening:
             self._number = 0
-        return self.report(now, map(self.held, self.guests), (), full=True)
+        wants = filter(None, map(self.wanted, self.guests))
+        return self.report(now, map(self.held, self.guests), (), wants, full=True)
 
     def report(
-        self, now: Seconds, held: Iterable[HeldClaim], ended: Iterable[EndedClaim], *, full: bool = False
+        self,
+        now: Seconds,
+        held: Iterable[HeldClaim],
+        ended: Iterable[EndedClaim],
+        wants: Iterable[WantedClaim] = (),
+        *,
+        full: bool = False,
     ) -> Reported:
         self._number += 1
         pool = self.pool
@@ -222,6 +318,7 @@ class VirtualWorker:
                 pool.used_slots,
                 held=tuple(held),
                 ended=tuple(ended),
+                wants=tuple(wants),
                 facts=self.facts if full else None,
                 observed_blocks=self.engine.used_blocks(now) if full else None,
                 draining=self.draining,
