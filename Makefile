@@ -15,7 +15,7 @@ SET_UP := .venv/.set-up
 PROTOS := $(wildcard proto/diplex/v1/*.proto)
 STUBS := sdk/diplex/v1/router_pb2.py
 PYTEST := $(PY) -m pytest -q -p no:cacheprovider
-EXTRAS := --extra server --extra rest --extra llamacpp
+EXTRAS := --extra server --extra rest --extra llamacpp --extra tokenizers --extra qwen
 CHAOS := tests/journeys/test_client_death.py tests/journeys/test_worker_death.py tests/journeys/test_router_death.py
 
 # $(call export,what it is,which groups): pins of uv.lock, which itself is not kept, for it says where files came from.
@@ -101,6 +101,7 @@ bench: setup ## measurements behind the docs' figures
 	@$(PY) benchmarks/core/looks.py
 	@$(PY) benchmarks/model/rows.py
 	@$(PY) benchmarks/prefill_budget/run.py
+	@$(PY) benchmarks/tokens/cost.py
 	@$(PY) benchmarks/tracing/cost.py
 
 schema: setup ## configs/schema.json from the configuration's words

@@ -56,6 +56,7 @@ _EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
         "opentelemetry": "server",
         "xllamacpp": "llamacpp",
         "matplotlib": "plot",
+        **dict.fromkeys(("tokenizers", "jinja2"), "tokenizers"),
     }
 )
 
@@ -80,7 +81,7 @@ def _missing_extra(error: ImportError, command: str) -> Failure | None:
     extra = _EXTRAS.get(package)
     if extra is None:
         return None
-    # The shim's extra holds all that it needs.
-    extra = "rest" if command == "rest" else extra
+    # The shim's extra holds all that it needs, but for tokenizers.
+    extra = "rest" if command == "rest" and extra != "tokenizers" else extra
     text = f"diplex {command}{_OPTIONS.get(package, '')} needs {package}. Mend: pip install 'diplex[{extra}]'"
     return Failure(text, WRONG_USAGE)

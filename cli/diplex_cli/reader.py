@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
+from diplex.tokens import sources
 from diplex_cli import plugins
 from diplex_core import config
 from diplex_core.config import Config, ConfigErrors, Fault
@@ -83,6 +84,25 @@ class Source:
             name: Path(self.place(("tenants", name, "api_key_file")).file).parent / path
             for name, path in said.items()
         }
+
+    def tokenizers(self) -> dict[str, str | Path]:
+        """By model: its tokenizer, as `diplex.tokens.sources.given` takes it. A relative path starts where
+        the file that names it is.
+
+        Raises:
+            FileFault: there is none.
+        """
+        models = self.tree["models"]
+        said = {name: model["tokenizer"] for name, model in models.items() if (model or {}).get("tokenizer")}
+        found: dict[str, str | Path] = {}
+        for name, at in said.items():
+            place = self.place(("models", name, "tokenizer"))
+            found[name] = at if at in sources.FAMILIES else Path(place.file).parent / Path(at).expanduser()
+            try:
+                sources.given(name, found[name])
+            except ValueError as error:
+                raise FileFault(f"{place}: models.{name}.tokenizer: {error}") from error
+        return found
 
     def place(self, path: KeyPath) -> Place:
         """Where a key stands, or the nearest one around it."""

@@ -11,6 +11,7 @@ from typing import Final
 import uvicorn
 
 from diplex import AsyncClient
+from diplex.tokens.counter import Tokenizers
 from diplex.wire.serving import PortTaken, why_not
 from diplex_rest.app import make_app
 from diplex_rest.underway import Underway
@@ -35,12 +36,14 @@ _SOCKET_OPTIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class RestSettings:
-    """One shim. `port` 0 is any free one, `router` host:port, `drain` seconds for what runs at the end."""
+    """One shim. `port` 0 is any free one, `router` host:port, `drain` seconds for what runs at the end,
+    `tokenizers` by model name, as the SDK takes them."""
 
     host: str
     port: int
     router: str
     drain: float = 30.0
+    tokenizers: Tokenizers | None = None
 
 
 async def run(
@@ -56,7 +59,7 @@ async def run(
         PortTaken: the port is in use.
     """
     with listening(settings.host, settings.port) as listener:
-        async with AsyncClient(settings.router) as client:
+        async with AsyncClient(settings.router, tokenizers=settings.tokenizers) as client:
             underway = Underway()
             config = uvicorn.Config(
                 make_app(client, underway),

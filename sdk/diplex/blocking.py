@@ -10,6 +10,7 @@ from diplex.answers import Chunk, ModelInfo, Reply, Serving, TokenCount
 from diplex.client import AsyncClient
 from diplex.options import Options
 from diplex.stream import TokenStream
+from diplex.tokens.counter import Tokenizers
 from diplex.v1 import router_pb2
 
 T = TypeVar("T")
@@ -23,9 +24,14 @@ class Client:
     """
 
     def __init__(
-        self, target: str = "127.0.0.1:7600", *, api_key: str | None = None, patience: float = 10.0
+        self,
+        target: str = "127.0.0.1:7600",
+        *,
+        api_key: str | None = None,
+        patience: float = 10.0,
+        tokenizers: Tokenizers | None = None,
     ) -> None:
-        self._client = AsyncClient(target, api_key=api_key, patience=patience)
+        self._client = AsyncClient(target, api_key=api_key, patience=patience, tokenizers=tokenizers)
         self._loop = asyncio.new_event_loop()
         # A daemon: a program that forgets `close` must still be able to end.
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"diplex {target}", daemon=True)

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 import weakref
 from collections.abc import AsyncIterator, Awaitable
+from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypeVar, Unpack
 
@@ -20,10 +21,11 @@ from diplex.options import Options, check_names, counts_of, prompt_of, sampling_
 from diplex.reading import Reading
 from diplex.session import RouterSession, no_router
 from diplex.stream import TokenStream
+from diplex.tokens.counter import Counter, Tokenizers
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2, router_pb2_grpc
 from diplex.wire.frames import WorkerStreams
-from diplex.wire.prompt_count import count_without_tokenizer
+from diplex.wire.prompt_count import PromptCount
 from diplex.wire.request import Consumer, RequestLife, Wanted
 from diplex.wire.request_span import traced
 from diplex.wire.serving import channel
@@ -47,16 +49,28 @@ class AsyncClient:
         api_key: whose tenant pays, where a request does not say otherwise.
         patience: seconds for which requests wait for a router that does not answer, such as one that is being
             restarted; then they end in Unavailable. A request's own `timeout` may be shorter.
+        tokenizers: by model name, the path of its tokenizer.json or of the folder that holds it: its prompts
+            are counted exactly, not bounded, and their blocks hashed. Qwen3's and Qwen2.5's are found by
+            themselves where `diplex[tokenizers,qwen]` is installed. See docs/guide/tokens.md.
+    Raises:
+        ValueError: there is no such tokenizer.
+        ImportError: there are tokenizers, and the extra `tokenizers` is not installed.
     """
 
     def __init__(
-        self, target: str = "127.0.0.1:7600", *, api_key: str | None = None, patience: float = 10.0
+        self,
+        target: str = "127.0.0.1:7600",
+        *,
+        api_key: str | None = None,
+        patience: float = 10.0,
+        tokenizers: Tokenizers | None = None,
     ) -> None:
         self.target = target
         self._tracer = otel_trace.get_tracer("diplex.client")
         self._where = _server_of(target)
         self._api_key = api_key or ""
         self._patience = patience
+        self._counter = Counter(tokenizers)
         self._lives: weakref.WeakSet[RequestLife] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
         self._channel: grpc.aio.Channel | None = None
@@ -66,7 +80,7 @@ class AsyncClient:
         self._stub: router_pb2_grpc.RouterAsyncStub = router_pb2_grpc.RouterStub(self._channel)
         self._streams = WorkerStreams()
         self._is_ready = asyncio.Event()
-        self._models = ModelList(self._stub, changed=self._note_ready)
+        self._models = ModelList(self._stub, changed=self._listed)
         self._session = RouterSession(
             self._stub,
             self.target,
@@ -94,6 +108,7 @@ class AsyncClient:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._counter.close()
         await self._channel.close()
         self._channel = None
 
@@ -194,10 +209,17 @@ class AsyncClient:
         return (await self._asked(self._stub.GetMetrics(request, timeout=_ANSWER_WITHIN))).text
 
     async def count_tokens(self, prompt: str | None = None, **options: Unpack[Options]) -> TokenCount:
-        """A prompt's tokens as the router would charge them."""
-        request = router_pb2.RouterCountTokensRequest(
-            model=options.get("model", ""), prompt=self._wanted(prompt, options).prompt
-        )
+        """A prompt's tokens: counted here where the model's tokenizer is at hand, else as the router would
+        charge them."""
+        wanted = self._wanted(prompt, options)
+        if (model := self._models.named(wanted.model)) is not None:
+            try:
+                count = await self._counter.counted(wanted.prompt, model)
+            except Problem as problem:
+                raise error_of(problem) from None
+            if count.exact:
+                return TokenCount(count.tokens, True)
+        request = router_pb2.RouterCountTokensRequest(model=wanted.model, prompt=wanted.prompt)
         answer = await self._asked(self._stub.CountTokens(request, timeout=_ANSWER_WITHIN))
         return TokenCount(answer.tokens, answer.exact)
 
@@ -257,9 +279,12 @@ class AsyncClient:
         if self._channel is None:
             raise RuntimeError("the client is not open. Mend: async with diplex.AsyncClient(…) as client")
         model = self._models.named(wanted.model)
+        at_once = model is not None and self._counter.at_once(wanted.prompt)
         if model is not None:
             try:
                 _complete(wanted, model)
+                if at_once:
+                    self._charge(wanted, model, self._counter.count(wanted.prompt, model))
             except Problem as problem:
                 raise error_of(problem) from None
         desk, consumer = traced(
@@ -272,14 +297,25 @@ class AsyncClient:
             about=self._where,
         )
         life = RequestLife(wanted, desk, self._streams, consumer)
-        if model is not None:
+        if at_once:
             life.begin()
         else:
-            self._keep(asyncio.create_task(self._begin_when_listed(life, wanted)))
+            self._keep(asyncio.create_task(self._begin_when_counted(life, wanted)))
         self._lives.add(life)
         return life
 
-    async def _begin_when_listed(self, life: RequestLife, wanted: Wanted) -> None:
+    async def _begin_when_counted(self, life: RequestLife, wanted: Wanted) -> None:
+        """A long prompt is counted off the loop, and a model's name that is not listed looked for."""
+        model = self._models.named(wanted.model) or await self._looked_up(wanted)
+        try:
+            _complete(wanted, model)
+            self._charge(wanted, model, await self._counter.counted(wanted.prompt, model))
+        except Problem as problem:
+            life.refuse(problem)
+        else:
+            life.begin()
+
+    async def _looked_up(self, wanted: Wanted) -> pb.Model:
         """A name that is not listed may be new, or the list not here yet; what stays unknown, the router
         itself refuses, in words that list what it knows."""
         try:
@@ -288,12 +324,13 @@ class AsyncClient:
                 await self._models.look()
         except (TimeoutError, grpc.aio.AioRpcError):
             pass  # the session knows how long to be patient, and what to say then
-        try:
-            _complete(wanted, self._models.named(wanted.model) or pb.Model())
-        except Problem as problem:
-            life.refuse(problem)
-        else:
-            life.begin()
+        return self._models.named(wanted.model) or pb.Model()
+
+    def _charge(self, wanted: Wanted, model: pb.Model, count: PromptCount) -> None:
+        wanted.prompt_tokens, wanted.exact = count.tokens, count.exact
+        wanted.block_hashes, wanted.hash_block_tokens = count.block_hashes, count.hash_block_tokens
+        if count.exact:
+            wanted.worker_counted = partial(self._counter.worker_counted, model, wanted.prompt, count)
 
     async def _asked(self, answer: Awaitable[T]) -> T:
         try:
@@ -306,6 +343,10 @@ class AsyncClient:
         if problem.code is grpc.StatusCode.UNAVAILABLE and not problem.reason:
             problem = no_router(self.target, problem.message)
         return error_of(problem)
+
+    def _listed(self) -> None:
+        self._counter.follow(self._models.all())
+        self._note_ready()
 
     def _note_ready(self) -> None:
         if self._session.up and self._models.served:
@@ -328,7 +369,7 @@ class AsyncClient:
 
 
 def _complete(wanted: Wanted, model: pb.Model) -> None:
-    """Add what only the model's entry in the router's list says: its name, and how many tokens that makes.
+    """Add what only the model's entry in the router's list says: its name.
 
     Raises:
         Problem: INVALID_ARGUMENT, the model cannot take it.
@@ -341,9 +382,6 @@ def _complete(wanted: Wanted, model: pb.Model) -> None:
             field="messages",
         )
     wanted.model = wanted.model or model.name
-    count = count_without_tokenizer(wanted.prompt, model)
-    wanted.prompt_tokens, wanted.exact = count.tokens, count.exact
-    wanted.block_hashes, wanted.hash_block_tokens = count.block_hashes, count.hash_block_tokens
 
 
 def _server_of(target: str) -> dict[str, str | int]:

@@ -28,6 +28,7 @@ def test_an_expected_failure_has_its_words_and_its_code(error: Exception, code: 
         ("starlette", "rest", "diplex rest needs starlette. Mend: pip install 'diplex[rest]'"),
         ("uvloop", "router", "diplex router needs uvloop. Mend: pip install 'diplex[server]'"),
         ("uvloop", "rest", "diplex rest needs uvloop. Mend: pip install 'diplex[rest]'"),
+        ("tokenizers", "rest", "diplex rest needs tokenizers. Mend: pip install 'diplex[tokenizers]'"),
         ("grpc_health.v1", "worker", "diplex worker needs grpc_health. Mend: pip install 'diplex[server]'"),
     ],
 )

@@ -205,3 +205,19 @@ def test_a_key_file_that_may_not_be_read_is_told(simulated: Path, monkeypatch: p
     monkeypatch.setattr(Path, "read_text", forbidden)
     with pytest.raises(ConfigErrors, match=r"acme: Permission denied\n  mend:  chmod u\+r "):
         source.config({})
+
+
+def test_a_tokenizer_lies_beside_the_file_that_names_it(tmp_path: Path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "tokenizer.json").write_text("{}")
+    (file,) = written(tmp_path, "models: {a: {tokenizer: m}, b: {tokenizer: qwen3}, c: {}, d: }\n")
+    assert reader.read([file]).tokenizers() == {"a": tmp_path / "m", "b": "qwen3"}
+
+
+def test_a_tokenizer_that_is_not_there_is_told_with_its_line(tmp_path: Path):
+    (file,) = written(tmp_path, "models:\n  a:\n    tokenizer: m\n")
+    with pytest.raises(reader.FileFault) as caught:
+        reader.read([file]).tokenizers()
+    assert str(caught.value).startswith(
+        f"{file}:3: models.a.tokenizer: there is no {tmp_path / 'm'} to count"
+    )

