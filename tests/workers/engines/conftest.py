@@ -104,6 +104,7 @@ class Stage:
         choices: int = 1,
         counted: Counted | None = None,
         resume: pb.Resume | None = None,
+        limit: int = 0,
         **sampling: object,
     ) -> Job:
         """Count a prompt and submit it."""
@@ -117,6 +118,7 @@ class Stage:
             max_tokens=max_tokens,
             choices=choices,
             resume=resume,
+            limit=limit,
         )
         self.engine.submit(job)
         return job

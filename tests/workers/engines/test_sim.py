@@ -135,6 +135,33 @@ async def test_a_cancelled_job_ends_and_its_blocks_are_free(on_stage):
         assert (stage.engine.observed_blocks(), stage.engine.slots_now()) == (0, 0)
 
 
+async def test_at_its_limit_a_job_waits_while_its_neighbour_goes_on_and_behind_a_higher_one_it_goes_on(
+    on_stage,
+):
+    async with on_stage(sim()) as stage:
+        (facts,) = await stage.host.until(lambda: stage.host.facts)
+        assert (facts.can_grow, facts.can_pause) == (True, True)
+        read = (await stage.engine.count("m", PROMPT)).tokens
+        job = await stage.job(PROMPT, 300, limit=read + 20, ignore_eos=True)
+        await stage.done(PROMPT, 500, ignore_eos=True)
+        assert stage.host.tokens(job) == 20
+        assert stage.engine.slots_now() == 1
+        stage.engine.limit(job.claim, read + 64)
+        await stage.host.until(lambda: stage.host.tokens(job) == 64)
+        stage.engine.limit(job.claim, 0)
+        assert await stage.host.ended(job) is EndReason.LENGTH
+        assert stage.host.text(job) == expected(PROMPT, 300)
+
+
+async def test_a_job_that_waits_at_its_limit_leaves_when_it_is_cancelled(on_stage):
+    async with on_stage(sim()) as stage:
+        job = await stage.job(PROMPT, 300, limit=(await stage.engine.count("m", PROMPT)).tokens + 9)
+        await stage.host.until(lambda: stage.host.tokens(job) == 9)
+        stage.engine.cancel(job.claim)
+        assert await stage.host.ended(job) is EndReason.CANCELLED
+        assert (stage.host.tokens(job), stage.engine.observed_blocks()) == (9, 0)
+
+
 async def test_a_job_that_can_never_run_fails_with_the_numbers(on_stage):
     async with on_stage(sim(capacity_blocks=4)) as stage:
         job = await stage.done(PROMPT, 1000)

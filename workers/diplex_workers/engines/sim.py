@@ -95,6 +95,8 @@ class SimEngine:
             version="1",
             simulated=True,
             calibration=times.calibration,
+            can_grow=True,
+            can_pause=True,
             time_scale=settings.time_scale,
             prefill_budget_tokens=budget or 0,
             draft_tokens=times.draft_tokens,
@@ -145,6 +147,7 @@ class SimEngine:
             from_index=job.resume.from_index if job.resume is not None else 0,
             to_the_limit=sampling.ignore_eos or sampling.max_tokens_stated,
             stop=tuple(sampling.stop),
+            limit=job.limit,
         )
         try:
             self._batch.submit(work)
@@ -161,7 +164,8 @@ class SimEngine:
         self._woken.set()
 
     def limit(self, claim: Claim, tokens: Tokens) -> None:
-        """Nothing waits at a limit here: it takes on only what it has room for in full."""
+        self._batch.set_limit(claim, tokens)
+        self._woken.set()
 
     def observed_blocks(self) -> Blocks:
         return self._batch.cache.used
