@@ -5,16 +5,23 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from tokenizers import Tokenizer as Maker
+from tokenizers import models, pre_tokenizers
 
+from diplex.tokens.sources import given
+from diplex.tokens.tokenizer import Tokenizer
 from diplex.v1 import generation_pb2 as pb
 from diplex.wire.status import Problem
 from diplex_core.words import EndReason
 from diplex_workers.engines.engine import Counted
 from diplex_workers.engines.llamacpp import LlamaCppEngine, LlamaCppSettings
 from diplex_workers.engines.llamacpp_questions import Questions
+from diplex_workers.launch import weights
+from diplex_workers.launch.gguf import metadata
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -22,7 +29,7 @@ SETTINGS = LlamaCppSettings(model="m", context=256, slots=3)
 STORY = "Once upon a time there was a fox who"
 
 
-def chat(*messages: str, **more) -> pb.Prompt:
+def chat(*messages: Any, **more) -> pb.Prompt:
     turns = [{"role": "user", "content": text, **more} for text in messages]
     return pb.Prompt(chat=pb.Chat(messages=json.dumps(turns).encode()))
 
@@ -54,6 +61,47 @@ async def test_a_count_is_exact_and_brings_the_ids(stage):
     text = await stage.engine.count("m", pb.Prompt(text="Hello world"))
     ids = await stage.engine.count("m", pb.Prompt(ids=pb.TokenIds(ids=[19556, 905])))
     assert text == ids == Counted(2, ids=(19556, 905))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """SmolLM2's tokenizer.json and template, made of what its .gguf says; its rules are smollm's."""
+    words = metadata(weights.find("smollm2"))
+    tokens = words["tokenizer.ggml.tokens"]
+    made = Maker(
+        models.BPE(
+            vocab={token: number for number, token in enumerate(tokens)},
+            merges=[tuple(merge.split(" ")) for merge in words["tokenizer.ggml.merges"]],
+        )
+    )
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    kinds = words["tokenizer.ggml.token_type"]
+    made.add_special_tokens([token for token, kind in zip(tokens, kinds, strict=True) if kind == 3])
+    folder = tmp_path_factory.mktemp("smollm2")
+    made.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(words["tokenizer.chat_template"])
+    return Tokenizer(given("m", folder))
+
+
+async def test_it_tells_its_tokenizers_name_as_a_client_finds_it(stage, tokenizer):
+    (model,) = stage.host.facts[0].models
+    assert model.tokenizer_hash == tokenizer.hash() == "e89a161540ab4c25"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        pb.Prompt(text="It's 1234 o'clock,\n\n\tand  naïve 日本語 \u0301 <|im_end|>."),
+        chat("Hi", "What is 3.14159?", "\n \n"),
+        chat([{"type": "text", "text": "One part,"}, {"type": "text", "text": "and another."}]),
+    ],
+    ids=["a text", "a chat", "text parts"],
+)
+async def test_a_client_with_its_tokenizer_reads_a_prompt_exactly_as_it_does(stage, tokenizer, prompt):
+    counted = await stage.engine.count("m", prompt)
+    assert counted.ids == tuple(tokenizer.ids_of(prompt))
 
 
 async def test_a_chat_is_counted_with_its_template(stage):

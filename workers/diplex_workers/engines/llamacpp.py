@@ -23,6 +23,7 @@ from diplex_workers.engines.openai_http import Upstream, problem_of, status_of, 
 from diplex_workers.engines.runs import Run, Runs
 from diplex_workers.launch import weights
 from diplex_workers.launch.child import Child, LaunchFailed, launched
+from diplex_workers.launch.gguf import vocabulary_hash
 
 _SERVER: Final = "diplex_workers.launch.llamacpp_server"
 # Between two looks at the slots; three that fail in a row, and the child is ended.
@@ -130,12 +131,13 @@ class LlamaCppEngine:
     async def _one_life(self, host: Host, runs: Runs) -> str:
         """Start the child and serve until it falls; the reason, for people."""
         try:
-            options = self._options(weights.find(self._settings.weights))
+            file = weights.find(self._settings.weights)
+            options, tokenizer = self._options(file), await asyncio.to_thread(vocabulary_hash, file)
             async with (
                 launched(_SERVER, options, within=self._settings.start_within) as child,
                 Upstream(child.hello["url"], options["api_key"]) as upstream,
             ):
-                facts = self._facts(await upstream.get("/props"), str(child.hello["version"]))
+                facts = self._facts(await upstream.get("/props"), str(child.hello["version"]), tokenizer)
                 self._upstream, self._problem, self.child_pid = upstream, "", child.pid
                 host.ready(facts)
                 reason = await self._until_gone(child, upstream)
@@ -163,13 +165,19 @@ class LlamaCppEngine:
             "api_key": secrets.token_urlsafe(16),
         }
 
-    def _facts(self, props: dict[str, Any], version: str) -> Facts:
+    def _facts(self, props: dict[str, Any], version: str, tokenizer: str) -> Facts:
         settings = self._settings
         context = min(settings.context, props["default_generation_settings"]["n_ctx"])
         return Facts(
             kind="llamacpp",
             version=version,
-            models=(ModelFacts(settings.model, has_chat_template=bool(props.get("chat_template"))),),
+            models=(
+                ModelFacts(
+                    settings.model,
+                    has_chat_template=bool(props.get("chat_template")),
+                    tokenizer_hash=tokenizer,
+                ),
+            ),
             block_tokens=settings.block_tokens,
             capacity_blocks=settings.slots * -(-context // settings.block_tokens),
             capacity_slots=settings.slots,
