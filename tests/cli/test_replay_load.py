@@ -4,6 +4,7 @@ import asyncio
 import io
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -91,11 +92,19 @@ async def test_a_request_says_exactly_what_the_trace_says():
         "model": "m",
         "tier": "bulk",
         "max_tokens": 2,
+        "min_tokens": None,
         "ignore_eos": True,
         "timeout": 60.0,
         "request_id": "r0",
         "api_key": None,
     }
+
+
+async def test_one_that_asks_for_more_than_it_comes_to_says_how_many_tokens_it_has_at_least():
+    client = Client()
+    await load(client, replace(planned(0), max_tokens=900, least=2)).run()
+    options = client.lives[0].options
+    assert (options["max_tokens"], options["min_tokens"], options["ignore_eos"]) == (900, 2, False)
 
 
 async def test_the_next_request_does_not_wait_for_the_one_before():

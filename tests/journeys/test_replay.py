@@ -86,6 +86,15 @@ def test_the_beginning_of_every_trace_is_replayed(running: Any, trace: Path):
     assert (report["run"]["clamp_input"], report["run"]["clamp_output"]) == (8000, 100)
 
 
+def test_requests_that_ask_for_more_than_they_come_to_end_where_the_trace_says(running: Any):
+    done = replay(running, AZURE, "--limit", "20", "--speed", "100", "--max-tokens", "900", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    asked = sum(row.output_tokens for row in traces.read(str(AZURE), 20).rows)
+    assert report["tenants"] == {"default": {"requests": 20, "output_tokens": asked}}
+    assert report["run"]["max_tokens"] == 900
+
+
 def test_the_text_says_first_that_engines_were_simulated_and_fits_a_hundred_columns(running: Any):
     done = replay(running, AZURE, *["--limit", "4", "--speed", "100", "--tiers", "interactive=0.5,bulk=0.5"])
     lines = done.stdout.splitlines()

@@ -68,6 +68,7 @@ def _settings(args: Namespace, shares: dict[str, float]) -> "Settings":
         seed=args.seed,
         clamp_input=args.clamp_input,
         clamp_output=args.clamp_output,
+        max_tokens=args.max_tokens,
         timeout=args.timeout,
         retry=args.retry,
     )

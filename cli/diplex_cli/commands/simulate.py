@@ -122,6 +122,7 @@ def _settings(args: Namespace, shares: dict[str, float], fleet: "Fleet") -> "Set
         seed=args.seed,
         clamp_input=args.clamp_input,
         clamp_output=args.clamp_output,
+        max_tokens=args.max_tokens,
         timeout=args.timeout,
         retry=args.retry,
         message=args.message_ms / 1000,

@@ -30,6 +30,12 @@ def add_load(parser: ArgumentParser, *, timeout: float | None) -> None:
     parser.add_argument("--clamp-input", type=count, metavar="N", help="shorten longer prompts to N tokens")
     parser.add_argument("--clamp-output", type=count, metavar="N", help="shorten longer answers to N tokens")
     parser.add_argument(
+        "--max-tokens",
+        type=count,
+        metavar="N",
+        help="ask for at most N tokens each time: how long an answer comes to be only the engine knows",
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="draws whatever is drawn (%(default)s)"
     )
     parser.add_argument(
@@ -71,6 +77,10 @@ def clamped(inputs: Tokens | None, outputs: Tokens | None) -> str:
         for what, most in (("prompts", inputs), ("answers", outputs))
         if most is not None
     )
+
+
+def capped(most: Tokens) -> str:
+    return f"each request asks for at most {most:,} tokens; its answer ends where the trace's does"
 
 
 def positive(text: str) -> float:

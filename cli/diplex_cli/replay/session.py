@@ -27,7 +27,8 @@ _LAG_WORTH_SAYING: Final[Seconds] = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a trace is replayed. Empty `shares`: all of it to the router's default tier."""
+    """How a trace is replayed. Empty `shares`: all of it to the router's default tier. `max_tokens`: what
+    each request asks for at most; `None`: its answer's own length."""
 
     url: str
     model: str
@@ -40,6 +41,7 @@ class Settings:
     clamp_output: Tokens | None
     timeout: Seconds
     retry: bool
+    max_tokens: Tokens | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +113,15 @@ def plan(trace: Trace, settings: Settings, tiers: Mapping[str, Tier]) -> list[Pl
 
 def _planned(trace: Trace, row: Row, settings: Settings, tier: str, key: str | None) -> Planned:
     tokens = _clamped(row.input_tokens, settings.clamp_input)
+    answer = _clamped(row.output_tokens, settings.clamp_output)
     return Planned(
         request_id=f"{trace.name.partition('.')[0]}-{row.number}",
         due=row.arrival / settings.speed,
         tier=tier,
         prompt=partial(prompt_of, row, tokens, trace.block_tokens, settings.seed),
         prompt_tokens=tokens,
-        max_tokens=_clamped(row.output_tokens, settings.clamp_output),
+        max_tokens=settings.max_tokens or answer,
+        least=min(answer, settings.max_tokens) if settings.max_tokens is not None else None,
         api_key=key,
     )
 
@@ -188,6 +192,7 @@ def _run(trace: Trace, settings: Settings, load: Load, model: str) -> dict[str, 
         "seed": settings.seed,
         "clamp_input": settings.clamp_input,
         "clamp_output": settings.clamp_output,
+        "max_tokens": settings.max_tokens,
         "timeout_s": settings.timeout,
         "retry": settings.retry,
         "lag_ms": {
@@ -208,6 +213,8 @@ def _notes(trace: Trace, settings: Settings, load: Load, watch: Watch, model: st
     clamps = options.clamped(settings.clamp_input, settings.clamp_output)
     if clamps:
         said.append("NOT THE TRACE'S OWN LENGTHS: " + clamps)
+    if settings.max_tokens is not None:
+        said.append(options.capped(settings.max_tokens))
     if watch.time_scales:
         scales = ", ".join(f"{name} {scale:g}" for name, scale in watch.time_scales.items())
         said.append(

@@ -20,7 +20,8 @@ _GOOD_ENDS: Final = frozenset({pb.END_REASON_STOP, pb.END_REASON_LENGTH})
 @dataclass(frozen=True, slots=True)
 class Planned:
     """A request to come. `due` counts from the beginning of the run; `prompt` makes its prompt, of
-    `prompt_tokens`."""
+    `prompt_tokens`. `least`: tokens that its answer has at least, of the `max_tokens` that it asks for;
+    `None`: it has all of these."""
 
     request_id: str
     due: Seconds
@@ -28,6 +29,7 @@ class Planned:
     prompt: Callable[[], pb.TokenIds]
     prompt_tokens: Tokens
     max_tokens: Tokens
+    least: Tokens | None = None
     api_key: str | None = None
 
 

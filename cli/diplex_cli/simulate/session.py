@@ -31,7 +31,8 @@ _MOST_NAMED: Final = 4
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How a stream is simulated. Empty `shares`: all of it to the default tier. `load`: a share of what the
-    fleet can take, instead of the stream's own rate; `config`: as people know it."""
+    fleet can take, instead of the stream's own rate; `config`: as people know it. `max_tokens`: what each
+    request asks for at most; `None`: its answer's own length."""
 
     config: str
     model: str = ""
@@ -42,6 +43,7 @@ class Settings:
     seed: int = 0
     clamp_input: Tokens | None = None
     clamp_output: Tokens | None = None
+    max_tokens: Tokens | None = None
     timeout: Seconds | None = None
     retry: bool = False
     message: Seconds = 0.0
@@ -149,6 +151,7 @@ class _Load:
         self._tiers = deal(settings.shares or dict.fromkeys(tiers, 1.0), stream.count, settings.seed)
         self._keys = _keys(settings, stream.count)
         self._model = model
+        self._max_tokens = settings.max_tokens or 0
 
     def __iter__(self) -> Iterator[Arrival]:
         model = self._model
@@ -156,7 +159,7 @@ class _Load:
             if self.stopped:
                 return
             at, prompt, output, hashes = request
-            yield Arrival(at, prompt, output, tier, model, key, hashes)
+            yield Arrival(at, prompt, output, tier, model, key, hashes, max_tokens=self._max_tokens)
             # The simulation looks one ahead: it has arrived when the next one is asked for.
             self.sent += 1
             self.last = at
@@ -246,6 +249,7 @@ def _run(
         "seed": settings.seed,
         "clamp_input": settings.clamp_input,
         "clamp_output": settings.clamp_output,
+        "max_tokens": settings.max_tokens,
         "timeout_s": settings.timeout,
         "retry": settings.retry,
         "lag_ms": {"p50": 0.0, "p95": 0.0, "p99": 0.0},
@@ -292,6 +296,8 @@ def _notes(
     clamps = options.clamped(settings.clamp_input, settings.clamp_output)
     if clamps:
         said.append("NOT THE STREAM'S OWN LENGTHS: " + clamps)
+    if settings.max_tokens is not None:
+        said.append(options.capped(settings.max_tokens))
     if fleet.left_out:
         said.append("left out: " + _few([f"{name} ({why})" for name, why in fleet.left_out.items()]))
     if fleet.time_scales:

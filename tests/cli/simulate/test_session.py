@@ -58,6 +58,17 @@ def test_lengths_are_clamped_and_the_report_says_so(simulated: Run):
     )
 
 
+def test_what_requests_ask_for_may_be_more_than_their_answers_come_to_and_the_report_says_so(simulated: Run):
+    done = simulated("steady:rate=1,prompt=300,output=50", 4, max_tokens=2000)
+    assert done.report.tiers["bulk"].output_tokens == 200
+    assert done.report.run["max_tokens"] == 2000
+    assert "each request asks for at most 2,000 tokens; its answer ends where the trace's does" in (
+        done.report.notes
+    )
+    (worker,) = [one for one in done.report.workers.values() if one.requests]
+    assert worker.pool.peak > 2000 // 32
+
+
 @pytest.mark.parametrize(
     ("request_", "clamps", "after"),
     [

@@ -125,6 +125,16 @@ async def test_choices_say_words_of_their_own(on_stage):
         assert [stage.host.text(job, c) for c in (0, 1)] == [expected(PROMPT, 20, c) for c in (0, 1)]
 
 
+@pytest.mark.parametrize(("least", "most", "said"), [(300, 1000, 300), (3, 1000, 3), (300, 200, 200)])
+async def test_an_answer_that_is_to_have_so_many_tokens_at_least_ends_right_there(
+    on_stage, least: int, most: int, said: int
+):
+    async with on_stage(sim()) as stage:
+        job = await stage.done(PROMPT, most, min_tokens=least, max_tokens_stated=True)
+        assert stage.host.text(job) == expected(PROMPT, said)
+        assert stage.host.end(job) is (EndReason.LENGTH if said == most else EndReason.STOP)
+
+
 async def test_a_cancelled_job_ends_and_its_blocks_are_free(on_stage):
     async with on_stage(sim(time_scale=1.0)) as stage:
         job = await stage.job(PROMPT, 10_000, ignore_eos=True)

@@ -138,6 +138,9 @@ class SimEngine:
 
     def submit(self, job: Job) -> None:
         sampling = job.sampling
+        # Told that an answer has at least so many tokens, it ends it right there: so a load can say how long
+        # each answer is, and ask for more.
+        least = 0 if sampling.ignore_eos else sampling.min_tokens
         work = Work(
             claim=job.claim,
             digest=digest_of(job.prompt),
@@ -148,6 +151,7 @@ class SimEngine:
             to_the_limit=sampling.ignore_eos or sampling.max_tokens_stated,
             stop=tuple(sampling.stop),
             limit=job.limit,
+            length=least,
         )
         try:
             self._batch.submit(work)
