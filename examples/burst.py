@@ -1,31 +1,45 @@
 """A burst that is too large: 16 streams of 14 KV blocks each, for two pools of 40, beside chats that go on.
 
 It asks the fleet of examples/burst.yaml; docs/guide/burst.md says what there is to see.
+
+usage: burst.py [--short] [--tier bulk|batch] [HOST:PORT]
+  --short: the streams may still come to 14 blocks, and most of them end long before
+  --tier:  batch holds what such streams mostly come to; some go before, for the router to learn that
 """
 
 import asyncio
 import sys
+from argparse import ArgumentParser
 
 import diplex
 from diplex.v1.router_pb2 import Fleet
 
 STREAMS, PROMPT, OUTPUT = 16, 192, 256  # 448 tokens: 14 blocks of 32
 CHATS, QUESTION, ANSWER = 2, 32, 128  # 5 blocks
+SHORT_PROMPT, LONGEST, STOP = 64, 384, " ba"  # 14 blocks at most; one word in 64 begins so
+LEARNED_FROM = 32
 TOO_MUCH = 1
-
-
-async def ask(client: diplex.AsyncClient, tier: str, name: str, prompt: int, output: int) -> diplex.Reply:
-    return await client.generate(
-        prompt_ids=range(1, prompt + 1), max_tokens=output, ignore_eos=True, tier=tier, request_id=name
-    )
 
 
 async def chat(client: diplex.AsyncClient, over: asyncio.Event, least: int = 0) -> list[diplex.Reply]:
     """Short interactive requests, one after the other until it is over, and at least so many."""
     heard: list[diplex.Reply] = []
     while len(heard) < least or not over.is_set():
-        heard.append(await ask(client, "interactive", "", QUESTION, ANSWER))
+        question = range(1, QUESTION + 1)
+        heard.append(await client.generate(prompt_ids=question, max_tokens=ANSWER, tier="interactive"))
     return heard
+
+
+async def stream(client: diplex.AsyncClient, number: int, tier: str, *, short: bool) -> diplex.Reply:
+    """One of the burst. Each has a prompt of its own, so that their answers differ."""
+    prompt = range(number, number + (SHORT_PROMPT if short else PROMPT))
+    return await client.generate(
+        prompt_ids=prompt,
+        max_tokens=LONGEST if short else OUTPUT,
+        stop=STOP if short else (),
+        tier=tier,
+        request_id=f"burst-{number:02}",
+    )
 
 
 async def watch(client: diplex.AsyncClient, seen: list[Fleet], *, until: asyncio.Event | None = None) -> None:
@@ -59,22 +73,27 @@ def timeline(seen: list[Fleet]) -> None:
             print(f"{last:7}  {fleet.leases.running:7} {held}")
 
 
-async def main(target: str) -> int:
+async def main(target: str, tier: str, *, short: bool) -> int:
     names, seen = [f"burst-{number:02}" for number in range(1, STREAMS + 1)], list[Fleet]()
     nobody_bursts, over = asyncio.Event(), asyncio.Event()
     nobody_bursts.set()
     async with diplex.AsyncClient(target) as client, asyncio.TaskGroup() as tasks:
-        chats = await asyncio.gather(*(chat(client, nobody_bursts, least=5) for _ in range(CHATS)))
+        chats = await asyncio.gather(*(chat(client, nobody_bursts, least=3) for _ in range(CHATS)))
+        if tier == "batch":
+            await asyncio.gather(*(stream(client, 100 + at, tier, short=short) for at in range(LEARNED_FROM)))
         beside = [tasks.create_task(chat(client, over)) for _ in range(CHATS)]
-        burst = [tasks.create_task(ask(client, "bulk", name, PROMPT, OUTPUT)) for name in names]
+        burst = [
+            tasks.create_task(stream(client, number, tier, short=short)) for number in range(1, STREAMS + 1)
+        ]
         await watch(client, seen)
         print("\n".join(await reasons(client, names)))
         tasks.create_task(watch(client, seen, until=over))
-        replies = [await stream for stream in burst]
+        replies = [await one for one in burst]
         over.set()
     timeline(seen)
-    whole = sum(reply.usage.completion_tokens == OUTPUT for reply in replies)
-    print(f"\n{whole} of {STREAMS} streams came whole")
+    tokens = sorted(reply.usage.completion_tokens for reply in replies)
+    gave_way = seen[-1].leases.preempted - seen[0].leases.preempted
+    print(f"\n{len(tokens)} streams came whole, of {tokens[0]} to {tokens[-1]} tokens; {gave_way} gave way")
     pools = [(pool.info.name, pool.blocks.peak, pool.blocks.capacity) for pool in seen[-1].workers]
     for name, peak, capacity in pools:
         print(f"{name} never held more than {peak} of its {capacity} blocks")
@@ -84,4 +103,10 @@ async def main(target: str) -> int:
     return TOO_MUCH if any(peak > capacity for _, peak, capacity in pools) else 0
 
 
-sys.exit(asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:7600")))
+if __name__ == "__main__":
+    words = ArgumentParser(usage=__doc__.partition("usage: ")[2])
+    words.add_argument("target", nargs="?", default="127.0.0.1:7600")
+    words.add_argument("--short", action="store_true")
+    words.add_argument("--tier", choices=("bulk", "batch"), default="bulk")
+    args = words.parse_args()
+    sys.exit(asyncio.run(main(args.target, args.tier, short=args.short)))

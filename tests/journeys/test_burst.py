@@ -112,17 +112,52 @@ async def test_a_burst_waits_its_turn_and_nobody_elses_promise_is_touched(runnin
     )
 
 
-def test_the_guides_program_shows_it(running: Any):
-    program = ROOT / "examples/burst.py"
-    done = subprocess.run(
-        [sys.executable, program, running.router], capture_output=True, text=True, timeout=120
-    )
+def shown(fleet: Any, *words: str) -> list[str]:
+    """What the guide's program prints."""
+    command = [sys.executable, str(ROOT / "examples/burst.py"), *words, fleet.router]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    *_, whole, first, second, chats = done.stdout.strip().splitlines()
-    assert whole == "16 of 16 streams came whole"
-    for line in (first, second):
-        peak = re.search(r"never held more than (\d+) of its 40 blocks", line)
-        assert peak is not None
-        assert int(peak[1]) <= POOL
+    return done.stdout.strip().splitlines()
+
+
+def reasons(lines: list[str]) -> list[str]:
+    return [line for line in lines if re.match(r"burst-\d\d: .* it needs \d+ KV blocks; ", line)]
+
+
+def peaks(lines: list[str]) -> list[int]:
+    return [
+        int(peak) for peak in re.findall(r"never held more than (\d+) of its 40 blocks", "\n".join(lines))
+    ]
+
+
+def test_the_guides_program_shows_it(running: Any):
+    lines = shown(running)
+    *_, whole, _, _, chats = lines
+    assert whole == "16 streams came whole, of 256 to 256 tokens; 0 gave way"
     assert re.fullmatch(r"chats: \d+ tokens/s before the burst, \d+ tokens/s beside it", chats)
-    assert re.search(r"^burst-\d\d: .* it needs 14 KV blocks; ", done.stdout, re.MULTILINE)
+    assert reasons(lines)
+    assert len(peaks(lines)) == 2
+    assert max(peaks(lines)) <= POOL
+
+
+def test_of_streams_that_hold_what_they_mostly_come_to_more_run_at_once(running: Any):
+    lines = shown(running, "--short", "--tier", "batch")
+    assert max(peaks(lines)) <= POOL
+    assert "needs 14 KV blocks" not in "\n".join(lines), "such answers are known to be shorter by now"
+    first, *_ = [line.split() for line in lines if re.match(r" *\d+ +\d+ +\d+ of 40", line)]
+    assert int(first[0]) < STREAMS - 4
+
+
+async def test_an_answer_is_the_same_whether_its_claim_grew_or_not(running: Any):
+    async def answers(client: AsyncClient, tier: str) -> list[str]:
+        streams = (
+            client.generate(prompt_ids=range(at, at + 64), max_tokens=384, stop=" ba", tier=tier)
+            for at in range(STREAMS)
+        )
+        return [reply.text for reply in await asyncio.gather(*streams)]
+
+    async with AsyncClient(running.router) as client:
+        whole, grown = await answers(client, "bulk"), await answers(client, "batch")
+    assert grown == whole
+    settled = await running.settled()
+    assert settled.leases.over_capacity == 0

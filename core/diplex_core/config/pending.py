@@ -6,7 +6,7 @@ When a part learns to act on a word, its line goes from here.
 from collections.abc import Iterator
 
 from diplex_core.config.faults import Fault, Path
-from diplex_core.config.values import EVERYWHERE, Config, SimConfig, WorkerConfig
+from diplex_core.config.values import EVERYWHERE, AttachConfig, Config, SimConfig, WorkerConfig
 from diplex_core.model import chapter
 from diplex_core.model.steps import memory_of, step_times
 from diplex_core.words import Pattern, Reserve, Tenant, Tier, WhenLate
@@ -44,6 +44,9 @@ def remarks(config: Config) -> Iterator[Fault]:
         if tier.preemptible and tier.reserve is Reserve.FULL:
             reason = "nobody gives way: a request that holds all it may need is never stopped for another"
             yield Fault(("tiers", tier.name, "preemptible"), reason, mend="reserve: expected")
+        if tier.reserve is Reserve.EXPECTED and all(map(_holds_in_full, _serving(tier, config))):
+            reason = "requests hold all that they may need: its servers cannot go on behind given output"
+            yield Fault(("tiers", tier.name, "reserve"), reason, mend="reserve: full")
         promises = (tier.promise, *tier.promises_by_model.values())
         if tier.when_late is not WhenLate.WAIT and all(promise.ttft_p95 is None for promise in promises):
             reason = "nothing is ever late: the tier promises no first token"
@@ -61,6 +64,18 @@ def remarks(config: Config) -> Iterator[Fault]:
             yield Fault(("models", model), "no package serves it")
 
 
+def _serving(tier: Tier, config: Config) -> Iterator[WorkerConfig]:
+    return (
+        worker
+        for worker in config.workers
+        if worker.pattern in tier.patterns and tier.name in (worker.tiers or (tier.name,))
+    )
+
+
+def _holds_in_full(worker: WorkerConfig) -> bool:
+    return isinstance(worker.engine, AttachConfig)
+
+
 def _of_worker(worker: WorkerConfig) -> Iterator[Fault]:
     path: Path = ("packages", worker.package)
     if reason := cannot_run(worker):
@@ -73,8 +88,6 @@ def _of_worker(worker: WorkerConfig) -> Iterator[Fault]:
 
 
 def _of_tier(tier: Tier) -> Iterator[tuple[str, str]]:
-    if tier.reserve is Reserve.EXPECTED:
-        yield "reserve", "requests hold all that they may need, as with reserve: full"
     if tier.max_queue_blocks is not None:
         yield "max_queue_blocks", "those who wait are counted, not their blocks"
     if tier.min_share:

@@ -22,11 +22,6 @@ def test_a_configuration_that_is_acted_on_whole_has_no_remark(built: Built):
 @pytest.mark.parametrize(
     ("path", "value", "remark"),
     [
-        (
-            ("tiers", "standard"),
-            {"patterns": ["A"], "reserve": "expected", "preemptible": True},
-            "tiers.standard.reserve: not yet acted on: requests hold all",
-        ),
         (("tiers", "standard", "preemptible"), True, "tiers.standard.preemptible: nobody gives way"),
         (("tiers", "standard", "max_queue_blocks"), 9, "tiers.standard.max_queue_blocks: not yet acted on"),
         (("tiers", "standard", "min_share"), 0.1, "tiers.standard.min_share: not yet acted on"),
@@ -95,6 +90,16 @@ def test_a_worker_that_listens_everywhere_must_say_where_clients_reach_it(built:
 def test_what_is_late_by_a_target_is_acted_on(built: Built, answer: str):
     late = (("tiers", "standard", "when_late"), answer), (("tiers", "standard", "ttft_p95_ms"), 200)
     assert told(built(*late)) == []
+
+
+def test_only_engines_that_go_on_behind_given_output_let_requests_hold_less(built: Built):
+    growing = (("tiers", "standard"), {"patterns": ["A"], "reserve": "expected", "preemptible": True})
+    attached = {"kind": "attach", "api": "vllm", "url": "http://127.0.0.1:8000"}
+    assert told(built(growing)) == []
+    assert told(built(growing, (("packages", "pkg0", "engine"), attached))) == [
+        "tiers.standard.reserve: requests hold all that they may need: its servers cannot go on behind given "
+        "output"
+    ]
 
 
 def test_a_deadline_is_acted_on(built: Built):
