@@ -14,6 +14,7 @@ from diplex_core.events import (
     Granted,
     HeldClaim,
     RaiseClaim,
+    Ticked,
     WantedClaim,
 )
 from diplex_core.words import EndReason, Pattern, Promise, Reserve, Rules, Target, Tier
@@ -76,3 +77,12 @@ def test_a_claim_that_its_worker_needs_whole_does_not_grow(desk: Any) -> None:
         if isinstance(decision, Granted)
     )
     assert (anew.blocks, anew.grows) == (4, False)
+
+
+def test_one_that_has_to_give_way_itself_takes_nobody_along(desk: Any) -> None:
+    runs(desk, 128)
+    desk.now = 1.0
+    youngest = runs(desk)
+    assert desk.report("a", wants=(WantedClaim(youngest.claim, 9),)) == []
+    desk.now = 60.0
+    assert [stop.claim for stop in desk.tell(Ticked())] == [youngest.claim]

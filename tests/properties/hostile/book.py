@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from diplex_core.events import Granted, HeldClaim, RaiseClaim, Report, WorkerFacts
+from diplex_core.events import Granted, HeldClaim, RaiseClaim, Report, StopClaim, WorkerFacts
 from diplex_core.fleet import GIVEN_UP_AFTER
-from diplex_core.words import BlockHash, Blocks, Claim, Seconds, Slots
+from diplex_core.words import BlockHash, Blocks, Claim, EndReason, Seconds, Slots
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Charged:
         raised: the number of the raise that is not answered; 0: none.
         wants: the whole size that it waits to grow to; 0: it waits for none.
         since: when it began to wait.
-        stopped: its router wants it back.
+        stopped: its router wants it back, and why; `None`: it does not.
     """
 
     blocks: Blocks
@@ -39,7 +39,7 @@ class Charged:
     raised: int = 0
     wants: Blocks = 0
     since: Seconds = 0.0
-    stopped: bool = False
+    stopped: EndReason | None = None
 
     @property
     def rank(self) -> tuple[int, Seconds]:
@@ -58,6 +58,11 @@ class Book:
     _facts: WorkerFacts | None = None
 
     @property
+    def coming_back(self) -> Blocks:
+        """Blocks of claims that are wanted back."""
+        return sum(charged.blocks for charged in self.charged.values() if charged.stopped)
+
+    @property
     def wanted(self) -> Blocks:
         """By how much claims wait to grow."""
         return sum(max(0, charged.wants - charged.blocks) for charged in self.charged.values())
@@ -73,9 +78,9 @@ class Book:
         charged = self.charged[order.claim]
         charged.blocks, charged.raised, charged.wants = order.blocks, order.number, 0
 
-    def stop(self, claim: Claim) -> None:
-        if (charged := self.charged.get(claim)) is not None:
-            charged.stopped, charged.wants = True, 0
+    def stop(self, stop: StopClaim) -> None:
+        if (charged := self.charged.get(stop.claim)) is not None:
+            charged.stopped, charged.wants = stop.reason, 0
 
     # What the worker says.
 

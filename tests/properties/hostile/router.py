@@ -183,6 +183,11 @@ class Router:
             self.ports[end.worker] = wire
             for order in self.admission.resend_orders(end.worker):
                 self.seen["orders repeated"] += 1
+                charged = self.books[end.worker].charged[order.claim]
+                if isinstance(order, StopClaim):
+                    assert order.reason is charged.stopped, f"{order} repeats another of {charged}"
+                else:
+                    assert (order.number, order.blocks) == (charged.raised, charged.blocks), f"{order}"
                 self._order(order)
 
     def link_over(self, end: LinkEnd, wire: Wire) -> None:
@@ -233,7 +238,7 @@ class Router:
             case StopClaim():
                 assert not self._stopped_wrongly(self, decision), f"{decision}: its client reads it"
                 self._look_at_stop(decision)
-                self.books[decision.worker].stop(decision.claim)
+                self.books[decision.worker].stop(decision)
                 self._order(decision)
             case RaiseClaim():
                 self.seen["raised"] += 1
@@ -278,12 +283,16 @@ class Router:
     # What must be true of raising, and of giving way.
 
     def _look_at_raise(self, order: RaiseClaim) -> None:
-        charged = self.books[order.worker].charged.get(order.claim)
+        book = self.books[order.worker]
+        charged = book.charged.get(order.claim)
         assert charged is not None and charged.held, f"{order} is for a claim that is not held"
         assert charged.grows, f"{order} is for a claim that does not grow"
         assert not charged.stopped, f"{order} is for a claim that is wanted back"
         assert not charged.raised, f"{order} comes while raise {charged.raised} is not answered"
         assert charged.blocks < order.blocks == charged.wants, f"{order} raises {charged}"
+        first = max(other.rank for other in book.charged.values() if other.wants)
+        assert charged.rank == first, f"{order} should have been for one above it: {book}"
+        assert order.number >> 32 == self.epoch, f"{order} may have a number of another life"
         assert order.number not in self.raises, f"the number of {order} was used before"
         self.raises.add(order.number)
 
@@ -305,11 +314,16 @@ class Router:
             return
         wanting = [other for other in present.values() if other.wants]
         assert wanting, f"{stop} is for the sake of nobody"
-        if any(other.priority > charged.priority for other in wanting):
+        first = max(wanting, key=lambda other: other.rank)
+        assert charged.rank <= first.rank, f"{stop} is for the sake of one below it: {book}"
+        free = self.admission.workers[stop.worker].ledger.blocks.free
+        assert first.wants - first.blocks > free + book.coming_back, f"{stop} is not needed: {book}"
+        if first.priority > charged.priority:
             return
+        self.seen["stopped in favour of an equal"] += 1
         others = any(not other.wants for other in present.values())
-        longest = self.clock() - min(other.since for other in wanting)
-        assert longest > PATIENCE - 1e-6 or not others, f"{stop} comes after {longest} s: {book}"
+        waited = self.clock() - first.since
+        assert waited > PATIENCE - 1e-6 or not others, f"{stop} comes after {waited} s: {book}"
 
     # What must be true of a grant.
 

@@ -100,7 +100,7 @@ def _charges_are_by_the_book(router: Router, worker: Known) -> None:
             by_rule.blocks,
             by_rule.slots,
             by_rule.held,
-            by_rule.stopped,
+            by_rule.stopped is not None,
         ), f"{router.name} charges {claim} on {worker.name} {charge}, and must {by_rule}"
         assert not (by_rule.read and charge.prefill), f"{claim} is read, and charged {charge}"
     assert ledger.wanted == book.wanted, f"{worker.name} owes {ledger.wanted} blocks, and must {book}"
