@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 4096
-"""Bytes of a prompt that are counted where they stand: about a millisecond. Longer ones go to a thread."""
+"""A prompt of so many characters is counted where it stands (a millisecond); a longer one in a thread."""
 _THREADS: Final = 2
 """Tokenizing is all computing: more threads would only take cores from the loop."""
 _NEEDS: Final = ("tokenizers", "jinja2")
@@ -125,7 +125,7 @@ class Counter:
 
     def at_once(self, prompt: pb.Prompt) -> bool:
         """It is counted in about a millisecond: no need to go to a thread."""
-        return _bytes_of(prompt) <= AT_ONCE
+        return _size_of(prompt) <= AT_ONCE
 
     async def counted(self, prompt: pb.Prompt, model: pb.Model) -> PromptCount:
         """The prompt's count, worked out in a thread where it is long.
@@ -189,7 +189,7 @@ def _load(source: Source) -> _Loaded:
     return _Loaded(tokenizer, tokenizer.hash())
 
 
-def _bytes_of(prompt: pb.Prompt) -> int:
+def _size_of(prompt: pb.Prompt) -> int:
     match prompt.WhichOneof("content"):
         case "text":
             return len(prompt.text)

@@ -162,9 +162,7 @@ class RequestLife:
             return
         self._attempt = self._sequence = None
         if done.prompt_tokens:
-            if self._wanted.worker_counted is not None:
-                self._wanted.worker_counted(done.prompt_tokens)
-            self._wanted.prompt_tokens, self._wanted.exact = done.prompt_tokens, True
+            self._true_up(done.prompt_tokens)
         problem = Problem.from_bytes(done.error) if done.error else None
         if not _came_to_nothing(done, problem):
             # Refused for good, the router hears only that it was refused, and would wait to be asked again.
@@ -178,6 +176,16 @@ class RequestLife:
                 self._preemptions += 1
                 self._consumer.on_preempted(self._preemptions)
             self._ask_again(done)
+
+    def _true_up(self, tokens: int) -> None:
+        """The worker has counted the prompt, and its count is the one that is charged."""
+        wanted = self._wanted
+        if wanted.worker_counted is not None:
+            wanted.worker_counted(tokens)
+        if tokens != wanted.prompt_tokens:
+            # It reads the prompt otherwise: these are names of blocks that it does not have.
+            wanted.block_hashes, wanted.hash_block_tokens = (), 0
+        wanted.prompt_tokens, wanted.exact = tokens, True
 
     # Asking again.
 

@@ -143,6 +143,22 @@ async def test_a_tokenizer_that_a_worker_contradicts_counts_such_prompts_no_more
     assert caplog.text.count("do not count text prompts as the tokenizer here does") == 1
 
 
+async def test_the_request_itself_is_asked_for_again_with_the_workers_count_and_without_hashes(
+    router: Any, worker: Any, model: pb.Model, folder: Open
+) -> None:
+    async with counting_client(router, tokenizers={"m": folder()}) as client:
+        desk = await router.desk()
+        asked = asyncio.create_task(client.generate("to be"))
+        first = await desk.hears()
+        await desk.grant(first, worker)
+        await (await worker.plays()).done(pb.END_REASON_REFUSED, prompt_tokens=9, needed_blocks=5)
+        again = await desk.hears()
+        asked.cancel()
+    assert (first.prompt_tokens, len(first.block_hashes)) == (2, 1)
+    assert (again.ask_id, again.prompt_tokens, again.exact) == (first.ask_id, 9, True)
+    assert (len(again.block_hashes), again.hash_block_tokens) == (0, 0)
+
+
 async def test_a_worker_that_agrees_changes_nothing(
     router: Any, worker: Any, model: pb.Model, folder: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
