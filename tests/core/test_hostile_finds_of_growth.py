@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from diplex_core.admission import BETWEEN_AT_MOST
 from diplex_core.events import (
     Again,
     Ask,
@@ -14,6 +15,7 @@ from diplex_core.events import (
     Granted,
     HeldClaim,
     RaiseClaim,
+    SessionEnded,
     Ticked,
     WantedClaim,
 )
@@ -86,3 +88,21 @@ def test_one_that_has_to_give_way_itself_takes_nobody_along(desk: Any) -> None:
     assert desk.report("a", wants=(WantedClaim(youngest.claim, 9),)) == []
     desk.now = 60.0
     assert [stop.claim for stop in desk.tell(Ticked())] == [youngest.claim]
+
+
+def test_a_request_that_gave_way_and_is_not_asked_for_again_is_given_up(desk: Any) -> None:
+    granted = runs(desk)
+    desk.end(granted, EndReason.PREEMPTED)
+    desk.now = BETWEEN_AT_MOST - 1.0
+    desk.tell(Ticked())
+    assert desk.admission.leases.opened - desk.admission.leases.closed == 1
+    desk.now = BETWEEN_AT_MOST + 1.0
+    assert desk.tell(Ticked()) == []
+    assert desk.admission.leases.opened == desk.admission.leases.closed
+
+
+def test_a_request_that_gave_way_when_its_client_had_left_is_over_without_a_word(desk: Any) -> None:
+    granted = runs(desk)
+    desk.tell(SessionEnded(granted.key.session))
+    assert desk.end(granted, EndReason.PREEMPTED) == desk.served == []
+    assert desk.admission.leases.opened == desk.admission.leases.closed

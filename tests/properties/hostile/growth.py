@@ -78,6 +78,8 @@ class Growth:
     def raised(self, feed: Feed, order: RaiseClaim) -> None:
         """Its router lets a claim grow: one `held` answers, by its size."""
         worker = self.worker
+        if feed.wire is not None and feed.wire.caller is None:
+            worker.seen["a raise came after its router had gone"] += 1
         sequence = worker.live.get(order.claim)
         if sequence is None or sequence.owner != feed.router:
             worker.seen["a raise came for a claim that is over"] += 1

@@ -253,6 +253,7 @@ class Router:
             case Served():
                 assert decision.claim is not None
                 assert decision.claim not in self.served, f"{decision} was served before"
+                assert decision.reason is not EndReason.PREEMPTED, f"{decision} goes on"
                 self.served.add(decision.claim)
                 self.seen["served"] += 1
             case _:

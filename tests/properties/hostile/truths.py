@@ -103,6 +103,8 @@ def _charges_are_by_the_book(router: Router, worker: Known) -> None:
             by_rule.stopped is not None,
         ), f"{router.name} charges {claim} on {worker.name} {charge}, and must {by_rule}"
         assert not (by_rule.read and charge.prefill), f"{claim} is read, and charged {charge}"
+    grow = {claim for claim, by_rule in book.charged.items() if by_rule.grows and by_rule.stopped is None}
+    assert len(worker.growing) == len(grow) and all(claim in worker.growing for claim in grow)
     assert ledger.wanted == book.wanted, f"{worker.name} owes {ledger.wanted} blocks, and must {book}"
 
 
