@@ -165,9 +165,8 @@ async def test_a_request_that_is_refused_or_cut_off_has_given_way_to_nobody(
 
 
 async def test_the_prompts_block_hashes_go_to_router_and_worker_each_time(client, desk, worker, heard):
-    _, _, playing = await started(client, desk, worker, heard)
-    life_wants = client._lives and next(iter(client._lives))._wanted
-    life_wants.block_hashes, life_wants.hash_block_tokens = (7, 8), 16
+    life, _, playing = await started(client, desk, worker, heard)
+    life._wanted.block_hashes, life._wanted.hash_block_tokens = (7, 8), 16
     await playing.done(pb.END_REASON_PREEMPTED)
     again = await desk.hears()
     await desk.grant(again, worker)

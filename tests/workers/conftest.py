@@ -202,7 +202,17 @@ class House:
         return self.account.pool.used_blocks, self.account.pool.used_slots
 
 
-START_WORDS = {"model", "prompt", "sampling", "window_upto", "resume", "timeout_ms", "traceparent"}
+START_WORDS = {
+    "block_hashes",
+    "hash_block_tokens",
+    "model",
+    "prompt",
+    "sampling",
+    "window_upto",
+    "resume",
+    "timeout_ms",
+    "traceparent",
+}
 
 
 @pytest.fixture

@@ -1,18 +1,20 @@
 """The worker's account of itself: its pool, who is in it, and what its routers are told of that."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Several
 from typing import TypeAlias
 
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import worker_pb2
 from diplex_core.pool import Pool
-from diplex_core.words import Blocks, Claim, Tokens
+from diplex_core.words import BlockHash, Blocks, Claim, Tokens
 from diplex_workers.bound import LearnedBound, bounds_of
 from diplex_workers.claims import ON_WIRE, claim_on_wire
 from diplex_workers.clock import Clock
 from diplex_workers.engines.engine import Engine, Facts
 from diplex_workers.feed import Feed
 from diplex_workers.info import worker_info
+from diplex_workers.prefixes import Prefixes
 from diplex_workers.sequence import Sequence, Tally, Verdict
 from diplex_workers.settings import WorkerSettings
 
@@ -41,6 +43,7 @@ class Account:
         self.problem = "its engine is starting"
         self.draining = False
         self.pool = Pool(0, 0)
+        self.prefixes = Prefixes(self.pool, self._tell_kept)
         self.live: dict[Claim, Sequence] = {}
         self.feeds: dict[str, Feed] = {}
         self.tallies: dict[tuple[str, str], Tally] = {}
@@ -56,7 +59,7 @@ class Account:
         self.facts, self.problem = facts, ""
         pool = Pool(facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks)
         pool.peak_blocks, pool.peak_slots = self.pool.peak_blocks, self.pool.peak_slots
-        self.pool = pool
+        self.pool, self.prefixes = pool, Prefixes(pool, self._tell_kept, facts)
         for model in facts.models:
             self.bounds.setdefault(model.name, LearnedBound())
         self.tell_all()
@@ -86,6 +89,10 @@ class Account:
             feed.full_due()
         self.on_change()
 
+    def _tell_kept(self, stored: Several[BlockHash], removed: Several[BlockHash]) -> None:
+        for feed in self.feeds.values():
+            feed.kept(stored, removed)
+
     def tell_changed(self, sequence: Sequence) -> None:
         if (feed := self.feeds.get(sequence.owner)) is not None:
             feed.changed(sequence.claim)
@@ -97,6 +104,7 @@ class Account:
     def free(self, sequence: Sequence, verdict: Verdict) -> None:
         """The one place where a claim ends: its blocks are free, and its router is told."""
         self.pool.release(sequence.claim)
+        self.prefixes.left(sequence.hits, sequence.own if sequence.first_token is not None else ())
         self.live.pop(sequence.claim, None)
         ended = worker_pb2.Ended(
             claim=claim_on_wire(sequence.claim),
@@ -136,6 +144,9 @@ class Account:
             engine_problem=self.problem,
             prefill_tokens=mine + others,
             foreign_prefill_tokens=others,
+            pinned_blocks=self.pool.resident.pinned,
+            cached_blocks=self.pool.resident.cached,
+            residency_problem=self.prefixes.problem,
         )
 
     def _unread(self, reader: str) -> tuple[Tokens, Tokens]:
@@ -163,6 +174,10 @@ class Account:
 
     def claims_of(self, router: str) -> list[Claim]:
         return [claim for claim, sequence in self.live.items() if sequence.owner == router]
+
+    def resident(self) -> Iterable[BlockHash]:
+        """All prefix blocks that the engine keeps, by its word or as the worker keeps the account."""
+        return self.prefixes.kept
 
     def wanted(self, claim: Claim) -> Blocks:
         """The whole size that a claim asks to grow to; 0: it does not ask, or no longer."""

@@ -4,12 +4,12 @@ Changes are kept as claims, not as messages, and read when the writer is ready: 
 goes out together, each claim once and as it is then.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import worker_pb2
-from diplex_core.words import Blocks, Claim
+from diplex_core.words import BlockHash, Blocks, Claim
 from diplex_workers.claims import claim_on_wire
 
 
@@ -25,6 +25,9 @@ class Pools(Protocol):
 
     def held(self, claim: Claim) -> worker_pb2.Held | None:
         """A claim as it is held now; `None`: it is not."""
+
+    def resident(self) -> Iterable[BlockHash]:
+        """All prefix blocks that the engine keeps."""
 
     def wanted(self, claim: Claim) -> Blocks:
         """The whole size that a claim asks to grow to; 0: it does not ask."""
@@ -47,6 +50,7 @@ class Feed:
         self._answers: list[tuple[Claim, int]] = []
         self._ended: list[worker_pb2.Ended] = []
         self._wants: dict[Claim, None] = {}
+        self._blocks: dict[BlockHash, bool] = {}  # stored since the last report, or removed: the last word
 
     def changed(self, claim: Claim) -> None:
         """A claim was accepted, has its first token, or another size."""
@@ -67,6 +71,12 @@ class Feed:
         self._wants[claim] = None
         self._news()
 
+    def kept(self, stored: Iterable[BlockHash], removed: Iterable[BlockHash]) -> None:
+        """The engine keeps these prefix blocks now, and those no longer."""
+        self._blocks |= dict.fromkeys(removed, False)
+        self._blocks |= dict.fromkeys(stored, True)
+        self._news()
+
     def full_due(self) -> None:
         self._full_due = True
         self._news()
@@ -78,7 +88,8 @@ class Feed:
 
     def take(self, pools: Pools) -> worker_pb2.WorkerLinkResponse | None:
         """The next report; `None`: there is nothing to say."""
-        if not (self._full_due or self._changed or self._answers or self._ended or self._wants):
+        told = self._changed or self._answers or self._ended or self._wants or self._blocks
+        if not (self._full_due or told):
             return None
         report = pools.figures(self.router)
         self._number += 1
@@ -88,6 +99,10 @@ class Feed:
             report.info.CopyFrom(pools.info())
             self._changed = dict.fromkeys(pools.claims_of(self.router))
             self._wants = dict(self._changed)
+            report.stored_blocks.extend(pools.resident())
+        else:
+            report.stored_blocks.extend(block for block, kept in self._blocks.items() if kept)
+            report.removed_blocks.extend(block for block, kept in self._blocks.items() if not kept)
         # A claim that ended meanwhile is in `ended`.
         report.held.extend(held for claim in self._changed if (held := pools.held(claim)) is not None)
         for claim, raise_id in self._answers:
@@ -99,5 +114,5 @@ class Feed:
             if blocks := pools.wanted(claim):
                 report.wants.add(claim=claim_on_wire(claim), blocks=blocks)
         self._full_due = False
-        self._changed, self._answers, self._ended, self._wants = {}, [], [], {}
+        self._changed, self._answers, self._ended, self._wants, self._blocks = {}, [], [], {}, {}
         return report

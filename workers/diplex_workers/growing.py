@@ -38,9 +38,10 @@ class Growing:
             sequence.to_read,
             sequence.max_tokens - sequence.from_index,
             facts.block_tokens,
+            cached=sequence.cached,
             draft=facts.draft_tokens,
         )
-        room = growth.limit(blocks, facts.block_tokens, draft=facts.draft_tokens)
+        room = growth.limit(blocks, facts.block_tokens, cached=sequence.cached, draft=facts.draft_tokens)
         self._wanting.pop(sequence.claim, None)
         sequence.wanted, sequence.limit = 0, room if blocks < most else 0
         sequence.asks_at = room - growth.LEAD
@@ -58,6 +59,7 @@ class Growing:
         holding = self._account.pool.holding(sequence.claim)
         if holding is None or not sequence.limit:
             return
+        self._account.prefixes.took()
         self._account.engine.limit(sequence.claim, self.bound(sequence, holding.blocks))
         if sequence.limit and sequence.length >= sequence.asks_at:
             self._want(sequence)
@@ -85,6 +87,7 @@ class Growing:
             sequence.to_read,
             sequence.max_tokens - sequence.from_index,
             facts.block_tokens,
+            cached=sequence.cached,
             draft=facts.draft_tokens,
         )
         self._wanting[sequence.claim] = sequence

@@ -36,6 +36,7 @@ def worker_info(
             has_chat_template=model.has_chat_template,
             tokenizer_hash=model.tokenizer_hash,
             bound=bounds[model.name].figures,
+            block_tokens=facts.block_tokens,
             workers=1,
         )
     info.engine = facts.kind
@@ -49,6 +50,7 @@ def worker_info(
     info.context = facts.context
     info.can_resume = facts.can_resume
     info.can_grow = facts.can_grow and facts.can_resume
+    info.reports_residency = facts.keeps_prefixes or facts.tells_prefixes
     info.time_scale = facts.time_scale
     info.prefill_budget_tokens = facts.prefill_budget_tokens
     info.draft_tokens = facts.draft_tokens

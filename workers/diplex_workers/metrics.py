@@ -72,6 +72,8 @@ class _AccountReader(Collector):
         blocks.add_metric(("capacity",), pool.capacity)
         blocks.add_metric(("guard",), pool.guard)
         blocks.add_metric(("reserved",), pool.used_blocks)
+        blocks.add_metric(("pinned",), pool.resident.pinned)
+        blocks.add_metric(("cached",), pool.resident.cached)
         blocks.add_metric(("peak",), pool.peak_blocks)
         # A figure that the engine does not tell is absent, never zero.
         if (observed := account.engine.observed_blocks()) is not None:

@@ -6,6 +6,7 @@ from diplex_core.words import Claim, EndReason
 from diplex_workers import refusals
 from diplex_workers.desk import Desk
 from diplex_workers.engines.engine import Facts, Output
+from diplex_workers.residency import BlockEvent
 from diplex_workers.sequence import Sequence, Verdict
 
 _NATURAL = frozenset({EndReason.STOP, EndReason.LENGTH})
@@ -33,6 +34,9 @@ class EngineNews:
         if sequence is not None and sequence.prefill_began is None:
             sequence.prefill_began = self._account.clock.now()
 
+    def kept(self, event: BlockEvent) -> None:
+        self._account.prefixes.heard(event)
+
     def deliver(self, outputs: Several[Output]) -> None:
         """News of one iteration. No call in here waits, so all of it is in one frame a stream."""
         live = self._account.live
@@ -53,6 +57,7 @@ class EngineNews:
             return
         if sequence.first_token is None:
             sequence.first_token = self._account.clock.now()
+            self._account.prefixes.read(sequence.own)
             self._account.tell_changed(sequence)
         if not sequence.say(output):
             # The engine is asked for no more than the grant allows; one that goes on is stopped.

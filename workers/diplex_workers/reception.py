@@ -12,12 +12,13 @@ from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import worker_pb2
 from diplex.wire.status import Problem
 from diplex_core.pool import NoRoom
-from diplex_core.words import Blocks, EndReason, Tokens, blocks_needed
+from diplex_core.words import BlockHash, Blocks, EndReason, Tokens, blocks_needed
 from diplex_workers import refusals
 from diplex_workers.claims import ON_WIRE, claim_in_core
 from diplex_workers.desk import Desk
 from diplex_workers.engines.engine import Counted, Facts, Job
 from diplex_workers.gate import Turned
+from diplex_workers.prefixes import blocks_of
 from diplex_workers.sequence import Sequence, Verdict
 from diplex_workers.stream import TokenStream
 
@@ -57,11 +58,12 @@ class Reception:
             return
         choices = grant.choices or 1
         claim, slots = claim_in_core(grant.claim), max(grant.slots, choices)
-        no_room = account.pool.take(claim, grant.blocks, slots, grant.router)
+        blocks, cached = blocks_of(start, grant, self._facts().block_tokens), grant.cached_blocks
+        no_room = account.prefixes.take(claim, grant.blocks, slots, grant.router, blocks[:cached], cached)
         if no_room is not None:
             self._turn_away(start, stream, refusals.no_room(no_room), grant, no_room)
             return
-        self._accept(start, stream, grant)
+        self._accept(start, stream, grant, hits=blocks[:cached], own=blocks[cached:])
 
     def start_open(
         self, start: worker_pb2.Start, stream: TokenStream, max_tokens: Tokens, choices: int
@@ -89,6 +91,10 @@ class Reception:
             return
         account, facts = self.account, self._facts()
         sequence.counted = counted
+        # Only whole blocks of the prompt itself are resident, whatever its client says that they are called.
+        whole = counted.tokens // facts.block_tokens
+        sequence.cached = min(len(sequence.hits), whole) * facts.block_tokens
+        sequence.own = sequence.own[: max(0, whole - len(sequence.hits))]
         if counted.exact:
             account.bounds[sequence.model].learn(sequence.prompt, counted.tokens)
             if counted.tokens >= facts.context:
@@ -106,6 +112,9 @@ class Reception:
             self.desk.finish(sequence, refusals.verdict(objection), needed=least)
             return
         sequence.submitted = True
+        if facts.keeps_prefixes:
+            # The last token is always read: what it says is the first of the answer.
+            sequence.cached_tokens = min(sequence.cached, sequence.to_read - 1)
         account.engine.submit(
             Job(
                 claim=sequence.claim,
@@ -118,6 +127,7 @@ class Reception:
                 resume=sequence.resume,
                 priority=sequence.priority,
                 limit=sequence.limit,
+                cached=sequence.cached,
             )
         )
         if sequence.limit and sequence.length >= sequence.asks_at:
@@ -129,7 +139,15 @@ class Reception:
 
     # Parts of a start.
 
-    def _accept(self, start: worker_pb2.Start, stream: TokenStream, grant: pb.Grant) -> None:
+    def _accept(
+        self,
+        start: worker_pb2.Start,
+        stream: TokenStream,
+        grant: pb.Grant,
+        *,
+        hits: tuple[BlockHash, ...] = (),
+        own: tuple[BlockHash, ...] = (),
+    ) -> None:
         account, facts = self.account, self._facts()
         model = start.model or facts.models[0].name
         now = account.clock.now()
@@ -151,6 +169,8 @@ class Reception:
             arrived=now,
             tally=account.tally(model, grant.tier),
             upto=start.window_upto,
+            hits=hits,
+            own=own,
             # Of several choices, or where nothing waits at a limit, a claim holds all that it may need.
             grows=grant.grows and grant.choices <= 1 and facts.can_grow and facts.can_resume,
             traceparent=start.traceparent,
@@ -207,6 +227,7 @@ class Reception:
             output,
             facts.block_tokens,
             choices=sequence.choices,
+            cached=sequence.cached,
             draft=facts.draft_tokens,
         )
 
@@ -216,6 +237,8 @@ class Reception:
         holding = pool.holding(claim)
         if holding is None:  # an open request: it takes its blocks only now
             no_room = pool.take(claim, most, sequence.choices, sequence.owner)
+            if no_room is None:
+                self.account.prefixes.took()
             return None if no_room is None else refusals.no_room(no_room)
         if least > holding.blocks:
             return refusals.grant_too_small(holding.blocks, least, sequence.to_read)

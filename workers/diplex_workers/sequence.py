@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from diplex.v1 import generation_pb2 as pb
 from diplex.wire.status import Problem
-from diplex_core.words import Blocks, Claim, EndReason, Seconds, Tokens
+from diplex_core.words import BlockHash, Blocks, Claim, EndReason, Seconds, Tokens
 from diplex_workers.claims import ON_WIRE, claim_on_wire
 from diplex_workers.clock import Alarm
 from diplex_workers.engines.engine import Counted, Output
@@ -53,6 +53,9 @@ class Sequence:
         let_go: for each choice whether the engine has said its last word; only then is its memory free.
         problem: what the engine said of a failure.
         upto: tokens below this index may be sent; 0: no bound.
+        hits, own: the leading blocks of its prompt that it shares with what was resident, and those behind
+            them, by the names that its client has for them.
+        cached: prompt tokens that lie in its hits.
         grows: its claim holds less than it may come to need (see `growing`).
         limit: prompt and output tokens, together, that its claim has room for; 0: it holds all it may need.
         asks_at: from so many tokens on it asks for more.
@@ -78,6 +81,9 @@ class Sequence:
     arrived: Seconds
     tally: Tally
     upto: Tokens = 0
+    hits: tuple[BlockHash, ...] = ()
+    own: tuple[BlockHash, ...] = ()
+    cached: Tokens = 0
     grows: bool = False
     limit: Tokens = 0
     asks_at: Tokens = 0

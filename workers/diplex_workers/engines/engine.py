@@ -11,6 +11,7 @@ from typing import Protocol
 from diplex.v1 import generation_pb2 as pb
 from diplex.wire.status import Problem
 from diplex_core.words import Blocks, Claim, EndReason, Slots, Tokens
+from diplex_workers.residency import BlockEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,10 @@ class Facts:
 
     `can_grow`: its jobs may begin with a limit, and `can_pause`: at it they wait for a higher one. One that
     cannot pause is cancelled there by its worker, so it must be able to go on behind given output.
+
+    `keeps_prefixes`: what it has read of a prompt stays for others, for as long as the pool has room, and it
+    goes by its worker's word of what is there (`Job.cached`). `tells_prefixes`: it keeps its own account of
+    prefix blocks, under the names that clients use, and tells of each change.
     """
 
     kind: str
@@ -49,6 +54,8 @@ class Facts:
     can_resume: bool = True
     can_grow: bool = False
     can_pause: bool = False
+    keeps_prefixes: bool = False
+    tells_prefixes: bool = False
     time_scale: float = 1.0
     prefill_budget_tokens: Tokens = 0
     draft_tokens: Tokens = 0
@@ -71,6 +78,8 @@ class Job:
     """A request that the worker has room for. `resume` holds output of an earlier attempt, or nothing.
 
     `limit`: prompt and output tokens, together, that there is room for now; 0: for all that it may come to.
+    `cached`: leading prompt tokens that lie in resident blocks, beside those of the claim: they need not be
+    read.
     """
 
     claim: Claim
@@ -83,6 +92,7 @@ class Job:
     resume: pb.Resume | None = None
     priority: int = 0
     limit: Tokens = 0
+    cached: Tokens = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,9 @@ class Host(Protocol):
 
     def prefilling(self, claim: Claim) -> None:
         """The engine begins to read this job's prompt: where queueing in the engine ends."""
+
+    def kept(self, event: BlockEvent) -> None:
+        """The engine keeps other prefix blocks than before; said by one that `tells_prefixes`."""
 
 
 class Engine(Protocol):

@@ -100,6 +100,7 @@ class SimEngine:
             time_scale=settings.time_scale,
             prefill_budget_tokens=budget or 0,
             draft_tokens=times.draft_tokens,
+            keeps_prefixes=True,
             profile=settings.profile,
             weights=settings.weights,
             kv_cache=settings.kv_cache,
@@ -152,6 +153,7 @@ class SimEngine:
             stop=tuple(sampling.stop),
             limit=job.limit,
             length=least,
+            cached=job.cached,
         )
         try:
             self._batch.submit(work)
