@@ -8,7 +8,7 @@ missing events come after all, in their order, or the engine lists everything th
     number due ──▶ taken over
     number below ──▶ a repeat: passed over
     number above ──▶ a hole: `problem`, until it is filled or a listing comes
-    new epoch ──▶ the engine began anew: known again from its first event on, or from a listing
+    higher epoch ──▶ the engine began anew: known again from its first event on, or from a listing
     other block size ──▶ its blocks are not those that the pool is counted in: `problem`, until that is right
 """
 
@@ -27,7 +27,7 @@ class BlockEvent:
     """One event of an engine.
 
     Attributes:
-        epoch: tells a start of the engine from those before.
+        epoch: from 0 up, higher with each start of the engine.
         number: counts its events from `FIRST` on.
         block_tokens: tokens of each block that it names.
         stored, removed: as they are behind the event; no block is in both.
@@ -67,10 +67,9 @@ class Residency:
         self.kept: set[BlockHash] = set()
         self.problem = "its engine has told nothing of its prefix blocks yet"
         self._block_tokens = block_tokens
-        self._epoch: int | None = None
+        self._epoch = -1
         self._due = FIRST
         self._latest = 0  # the highest number seen in this epoch
-        self._past: set[int] = set()  # epochs that are over
 
     def take(self, event: BlockEvent) -> Change:
         """Take an event in; answers what it changed."""
@@ -79,12 +78,10 @@ class Residency:
                 f"its engine's blocks have {event.block_tokens} tokens, the pool's {self._block_tokens}"
             )
             return NOTHING
-        if event.epoch in self._past:
+        if event.epoch < self._epoch:
             return NOTHING
         forgotten: Iterable[BlockHash] = ()
         if event.epoch != self._epoch:
-            if self._epoch is not None:
-                self._past.add(self._epoch)
             forgotten, self.kept = self.kept, set()
             self._epoch, self._due, self._latest = event.epoch, FIRST, 0
         self._latest = max(self._latest, event.number)
