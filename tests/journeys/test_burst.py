@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = (ROOT / "examples/burst.yaml").read_text()
 STREAMS, PROMPT, OUTPUT = 16, 192, 256  # 14 blocks of 32 tokens each
 POOL = 40
+FIRST_IDS = count(1, 1000)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +45,13 @@ def explain(fleet: Any, request_id: str) -> str:
 
 
 async def ask(client: AsyncClient, tier: str, request_id: str, prompt: int, output: int) -> Reply:
+    first = next(FIRST_IDS)  # each prompt is another, so that nobody shares blocks
     return await client.generate(
-        prompt_ids=range(1, prompt + 1), max_tokens=output, ignore_eos=True, tier=tier, request_id=request_id
+        prompt_ids=range(first, first + prompt),
+        max_tokens=output,
+        ignore_eos=True,
+        tier=tier,
+        request_id=request_id,
     )
 
 
