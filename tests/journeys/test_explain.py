@@ -33,7 +33,7 @@ async def test_a_question_and_a_request_of_the_past_are_explained(fleet: Any):
     assert past.stdout.startswith(f"{request_id} · qwen2.5-72b-instruct · tier bulk · tenant default · "), (
         past
     )
-    assert f" s ago it was granted on {worker}\n" in past.stdout
+    assert f" s ago it was granted on {worker}; it ended LENGTH with 4 output tokens, " in past.stdout
 
     nobody = explain(running, "--request", "no-such-id")
     assert (nobody.returncode, nobody.stdout) == (1, "")
