@@ -11,8 +11,9 @@ reading may fall between its tokens before the promise is broken.
 
 from dataclasses import dataclass
 from math import exp, inf
-from typing import Final, NamedTuple
+from typing import Final
 
+from diplex_core.value import value
 from diplex_core.words import Claim, Seconds, Tokens
 
 _MEMORY: Final[Seconds] = 2.0
@@ -38,7 +39,8 @@ class Guest:
     allowance: Seconds = inf
 
 
-class Reading(NamedTuple):
+@value
+class Reading:
     """What reading one more prompt means for the streams beside it.
 
     Attributes:
@@ -51,26 +53,29 @@ class Reading(NamedTuple):
 
 
 class Guests:
-    """The requests that one worker was granted and has not ended.
+    """The requests that one worker was granted and has not ended, as far as they matter to others: while their
+    prompt is still to be read, and for as long as they run where something was promised them.
 
     Attributes:
         read_by: when everything that was granted will be read; long ago where nothing is left to be read.
+        unread: guests whose first token is still due.
     """
+
+    __slots__ = ("_frailest", "_late", "_promised", "_rate", "_rate_at", "_unread", "read_by", "unread")
 
     def __init__(self) -> None:
         self.read_by: Seconds = -inf
-        self._guests: dict[Claim, Guest] = {}
-        self._unread: dict[Claim, Guest] = {}
+        self.unread = 0
+        self._unread: dict[Claim, Guest] = {}  # in the order in which they are due
+        self._late: Seconds = 0.0  # what all of these are late by now: their `due` and `ends` are without it
         self._promised: dict[Claim, Guest] = {}  # those to whom it matters what is read beside them
         self._frailest: Seconds = inf  # none of them can bear less, of those that can bear anything
         self._rate = 0.0
         self._rate_at: Seconds = 0.0
 
-    def __contains__(self, claim: Claim) -> bool:
-        return claim in self._guests
-
-    def __len__(self) -> int:
-        return len(self._guests)
+    def claims(self) -> set[Claim]:
+        """Those that matter to others."""
+        return {*self._unread, *self._promised}
 
     def came(
         self, claim: Claim, guest: Guest, *, prompt: Tokens, reading: Reading | None, now: Seconds
@@ -78,65 +83,63 @@ class Guests:
         """A request was granted, or found running.
 
         Args:
+            guest: due no sooner than those that are to be read before it.
             prompt: tokens that are still to be read for it.
             reading: what that means for the others; `None`: nobody can tell.
         """
         self.left(claim)
         if reading is not None and self._promised:
             self._slow(reading, now)
-        self._guests[claim] = guest
         if guest.promised < inf:
             self._promised[claim] = guest
             if 0 <= guest.allowance < self._frailest:
                 self._frailest = guest.allowance
         if guest.due is not None:
             self._unread[claim] = guest
-            self.read_by = max(self.read_by, guest.due)
+            self.unread += 1
+            self.read_by = guest.due
+            guest.due -= self._late
+            guest.ends -= self._late
         self._rate = self.intake(now) + prompt / _MEMORY
         self._rate_at = now
 
     def _slow(self, reading: Reading, now: Seconds) -> None:
         """Those that will still run when a prompt that comes now is read, and were promised a faster step,
         bear it."""
-        seconds, step = reading
+        seconds, step, late = reading.seconds, reading.step, self._late
         start, frailest = max(now, self.read_by), inf
         for other in self._promised.values():
-            if other.promised < step and other.ends > start:
-                other.allowance -= seconds
+            allowance = other.allowance
+            if other.promised < step and (other.ends if other.due is None else other.ends + late) > start:
+                other.allowance = allowance = allowance - seconds
                 other.ends += seconds
-            if 0 <= other.allowance < frailest:
-                frailest = other.allowance
+            if 0 <= allowance < frailest:
+                frailest = allowance
         self._frailest = frailest
 
     def read(self, claim: Claim, now: Seconds) -> None:
-        """Its first token is out."""
+        """Its first token is out. What is behind it is as early or late as it is."""
         guest = self._unread.pop(claim, None)
         if guest is None or guest.due is None:
             return
-        late = now - guest.due
+        guest.ends += now - guest.due
+        self._late = now - guest.due
         guest.due = None
-        guest.ends += late
-        self.read_by = -inf
-        for behind in self._unread.values():
-            if behind.due is not None:
-                behind.due += late
-                behind.ends += late
-                self.read_by = max(self.read_by, behind.due)
+        self._one_less_unread()
 
     def left(self, claim: Claim) -> None:
         """It is over. Leaving twice does nothing."""
-        guest = self._guests.pop(claim, None)
-        if guest is None:
-            return
         self._promised.pop(claim, None)
         if self._unread.pop(claim, None) is not None:
-            due = (other.due for other in self._unread.values())
-            self.read_by = max((moment for moment in due if moment is not None), default=-inf)
+            self._one_less_unread()
 
-    @property
-    def unread(self) -> int:
-        """Guests whose first token is still due."""
-        return len(self._unread)
+    def _one_less_unread(self) -> None:
+        self.unread -= 1
+        if self.unread:
+            last = next(reversed(self._unread.values())).due
+            self.read_by = -inf if last is None else last + self._late
+        else:
+            self.read_by, self._late = -inf, 0.0
 
     def backlog(self, now: Seconds) -> Seconds:
         """Time until everything that was granted is read."""
@@ -148,15 +151,15 @@ class Guests:
 
     def harmed(self, reading: Reading, priority: int, now: Seconds) -> int:
         """Guests of this priority or a higher one whose promise one more prompt's reading would break."""
-        seconds, step = reading
+        seconds, step = reading.seconds, reading.step
         if seconds <= self._frailest:
             return 0
-        start = max(now, self.read_by)
+        start, late = max(now, self.read_by), self._late
         return sum(
             1
             for guest in self._promised.values()
             if guest.promised < step
-            and guest.ends > start
+            and (guest.ends if guest.due is None else guest.ends + late) > start
             and guest.priority >= priority
             and 0 <= guest.allowance < seconds
         )

@@ -12,7 +12,7 @@ and report were on their way within that time; a short prompt's is then mostly t
 
 from dataclasses import dataclass
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final
 
 from diplex_core.events import EndedClaim
 from diplex_core.model.correction import Correction
@@ -36,15 +36,23 @@ class _Interval:
     steps: Seconds
 
 
-class _Expected(NamedTuple):
+@dataclass(slots=True)
+class _Expected:
+    """What the model said of a request when it was granted."""
+
     granted: Seconds
-    outlook: Outlook
+    reads: Seconds
+    steps: Seconds
+    step: Seconds
+    undisturbed: float  # the share of its time per token that the reading of others does not take
     choices: int
     produced: Tokens
 
 
 class Lessons:
     """One worker's, from one of its boots to the next."""
+
+    __slots__ = ("_expected", "_interval", "_last_read", "learned")
 
     def __init__(self) -> None:
         self.learned = Correction()
@@ -56,7 +64,10 @@ class Lessons:
         self, claim: Claim, outlook: Outlook, now: Seconds, *, choices: int = 1, produced: Tokens = 0
     ) -> None:
         """So much is expected of a request that was granted now; `produced`: by attempts before."""
-        self._expected[claim] = _Expected(now, outlook, choices, produced)
+        undisturbed = outlook.undisturbed / outlook.tpot if outlook.tpot else 0.0
+        self._expected[claim] = _Expected(
+            now, outlook.reads, outlook.steps, outlook.step, undisturbed, choices, produced
+        )
 
     def read(self, claim: Claim, now: Seconds) -> None:
         """Its first token is out."""
@@ -64,20 +75,21 @@ class Lessons:
         if expected is None:
             self._interval, self._last_read = None, now  # nobody knows how long that one took
             return
-        granted, outlook = expected.granted, expected.outlook
-        if now > self._last_read:
-            self._learn_reading()
-            self._interval = _Interval(now - max(granted, self._last_read), outlook.reads, outlook.steps)
-            if granted > self._last_read and outlook.reads < _LONG:
-                self._interval = None
+        granted, reads, last = expected.granted, expected.reads, self._last_read
+        if now > last:
+            if self._interval is not None:
+                self._learn_reading(self._interval)
+            if granted > last:
+                self._interval = _Interval(now - granted, reads, expected.steps) if reads >= _LONG else None
+            else:
+                self._interval = _Interval(now - last, reads, expected.steps)
             self._last_read = now
         elif self._interval is not None:
-            self._interval.reads += outlook.reads
+            self._interval.reads += reads
+        expected.granted = expected.reads = expected.steps = 0.0  # a lesson once, and room for a million
 
-    def _learn_reading(self) -> None:
-        interval, learned = self._interval, self.learned
-        if interval is None:
-            return
+    def _learn_reading(self, interval: _Interval) -> None:
+        learned = self.learned
         reads, steps = learned.reading * interval.reads, learned.step * interval.steps
         if reads > _LARGER * (reads + steps):
             # An engine that is far quicker than the model is not taken for one that needs no time.
@@ -89,12 +101,12 @@ class Lessons:
         expected = self._expected.pop(ended.claim, None)
         if expected is None or ended.reason not in _WHOLE:
             return
-        outlook, choices, produced = expected.outlook, expected.choices, expected.produced
+        choices, produced = expected.choices, expected.produced
         tpot = ended.tpot(choices, produced)
         if tpot is None or ended.output_tokens / choices - produced < _LEAST_TOKENS:
             return
-        if outlook.undisturbed > _LARGER * outlook.tpot:
-            self.learned.saw_step(outlook.step, tpot * outlook.undisturbed / outlook.tpot)
+        if expected.undisturbed > _LARGER:
+            self.learned.saw_step(expected.step, tpot * expected.undisturbed)
 
     def left(self, claim: Claim) -> None:
         """It will never be heard of again."""

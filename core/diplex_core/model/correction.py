@@ -13,7 +13,7 @@ of the prediction is taken for chance: what is seen scatters by as much, and the
 (1.59, 1.0)
 """
 
-from math import exp, isfinite, log
+from math import exp, inf, log
 from typing import Final
 
 from diplex_core.words import Seconds
@@ -28,29 +28,23 @@ class Correction:
     """The factors of one worker, 1.0 until something is seen. Time predicted by the model times the factor is
     the better prediction; what is told here is always the model's own, without the factor."""
 
-    __slots__ = ("_reading", "_step")
+    __slots__ = ("_reading", "_step", "reading", "step")
 
     def __init__(self) -> None:
+        self.reading = 1.0  # how many times longer than predicted the worker reads a prompt; 1/8 to 8
+        self.step = 1.0  # how many times longer than predicted its decode steps take; 1/8 to 8
         self._reading = 0.0
         self._step = 0.0
-
-    @property
-    def reading(self) -> float:
-        """How many times longer than predicted the worker reads a prompt; 1/8 to 8."""
-        return _believed(self._reading)
-
-    @property
-    def step(self) -> float:
-        """How many times longer than predicted its decode steps take; 1/8 to 8."""
-        return _believed(self._step)
 
     def saw_reading(self, predicted: Seconds, observed: Seconds) -> None:
         """A prompt, or a piece of one, was read."""
         self._reading = _moved(self._reading, predicted, observed)
+        self.reading = _believed(self._reading)
 
     def saw_step(self, predicted: Seconds, observed: Seconds) -> None:
         """Decode steps went by, one or many: the mean of both."""
         self._step = _moved(self._step, predicted, observed)
+        self.step = _believed(self._step)
 
 
 UNTAUGHT: Final = Correction()
@@ -63,7 +57,7 @@ def _believed(factor: float) -> float:
 
 def _moved(factor: float, predicted: Seconds, observed: Seconds) -> float:
     """A factor's logarithm after one observation. What is no time (0, negative, nan) teaches nothing."""
-    if not all(isfinite(time) and time > 0.0 for time in (predicted, observed)):
+    if not (0.0 < predicted < inf and 0.0 < observed < inf):
         return factor
     way = _SHARE * (log(observed) - log(predicted) - factor)
     factor += min(_MOST_AT_ONCE, max(-_MOST_AT_ONCE, way))

@@ -45,7 +45,8 @@ _ALIKE: Final = 64
 _REMEMBERED: Final = 32_768
 
 
-class Outlook(NamedTuple):
+@value
+class Outlook:
     """What one more request would see, and what it would mean for those that are there.
 
     Attributes:
@@ -67,6 +68,26 @@ class Outlook(NamedTuple):
     step: Seconds
 
 
+class _Engine(NamedTuple):
+    """What an engine does with so many sequences, whatever prompt comes, in simulated seconds.
+
+    Attributes:
+        chunk: prompt tokens that an iteration reads beside them.
+        own_chunk: the same of a prompt that comes now, which may be alone.
+        reads_a_chunk: the time that takes.
+        half: what is left of the step under way, in the mean.
+        beside: a step of them, as far as they speak while a prompt that comes now is read.
+        slowest: a step of all of them.
+    """
+
+    chunk: Tokens
+    own_chunk: Tokens
+    reads_a_chunk: Seconds
+    half: Seconds
+    beside: Seconds
+    slowest: Seconds
+
+
 class Forecast:
     """Predictions for workers of one kind, in real seconds.
 
@@ -86,6 +107,7 @@ class Forecast:
         self._prefill = lru_cache(maxsize=_REMEMBERED)(
             lambda tokens, behind: times.prefill(tokens, behind=behind)
         )
+        self._engine = lru_cache(maxsize=_REMEMBERED)(self._engine_with)
 
     def outlook(
         self,
@@ -103,32 +125,45 @@ class Forecast:
             cached: of these, the leading ones that are resident: they need no reading.
             learned: what the worker's own steps have taught.
         """
-        sequences, context, scale = load.sequences, _alike(load.context), self._scale
+        sequences, scale, gain = load.sequences, self._scale, self._gain
         reading, stepping = learned.reading / scale, learned.step / scale
-        # Others are read beside at least one stream: this one, once its own prompt is read.
-        chunk = self._budget or self._prefill_per_step(max(2, sequences + 1))
-        own_chunk = chunk if sequences else self._budget or self._prefill_per_step(1)
-        reads_a_chunk = reading * self._prefill(chunk, 0)
+        chunk, own_chunk, reads_a_chunk, half, beside, slowest = self._engine(
+            sequences, load.unread, _alike(load.context)
+        )
+        reads_a_chunk *= reading
         reads = self._prefill(prompt - cached, cached)
-        steps = 0.5 * self._decode_step(sequences - load.unread, context)
-        steps += self._between(prompt, prompt - cached, own_chunk, load)
+        own = self._decode_step(1, _alike(prompt))
+        steps = half + _between(prompt - cached, own_chunk, beside, own)
 
         batch = sequences + choices
-        step = self._decode_step(batch, _alike((sequences * load.context + choices * prompt) / batch))
+        context = (sequences * load.context + choices * prompt) / batch
+        step = self._decode_step(batch, _alike(context))
+        taken = stepping * step
         # Seconds of reading in a second of the engine's time; a full engine reads a chunk in every step.
         busy = load.intake * reads_a_chunk / chunk
-        taken = stepping * step
-        beside = min(reads_a_chunk, taken * busy / (1.0 - busy)) if busy < 1.0 else reads_a_chunk
-        slowed = stepping * self._decode_step(max(1, sequences), context) + reads_a_chunk
-        gain = self._gain
+        slowed = min(reads_a_chunk, taken * busy / (1.0 - busy)) if busy < 1.0 else reads_a_chunk
+        reads_for = reading * reads
         return Outlook(
-            load.backlog + reading * reads + stepping * steps,
-            (taken + beside) / gain,
+            load.backlog + reads_for + stepping * steps,
+            (taken + slowed) / gain,
             taken / gain,
-            Reading(reading * reads, slowed / gain),
+            Reading(reads_for, (stepping * slowest + reads_a_chunk) / gain),
             reads / scale,
             steps / scale,
             step / (gain * scale),
+        )
+
+    def _engine_with(self, sequences: int, unread: int, context: Tokens) -> _Engine:
+        # Others are read beside at least one stream: this one, once its own prompt is read.
+        chunk = self._budget or self._prefill_per_step(max(2, sequences + 1))
+        return _Engine(
+            chunk,
+            chunk if sequences else self._budget or self._prefill_per_step(1),
+            self._prefill(chunk, 0),
+            0.5 * self._decode_step(sequences - unread, context),
+            # Those that are read before it speak beside it, as far as they are not done by then.
+            self._decode_step(sequences - unread // 2, context),
+            self._decode_step(max(1, sequences), context),
         )
 
     def ttft(self, prompt: Tokens, load: Load) -> Seconds:
@@ -146,15 +181,20 @@ class Forecast:
     def reading(self, prompt: Tokens, load: Load, learned: Correction = UNTAUGHT) -> Seconds:
         """Time to read a prompt that is next, beside what runs."""
         chunk = self._budget or self._prefill_per_step(load.sequences + 1)
-        reads, steps = self._prefill(prompt, 0), self._between(prompt, prompt, chunk, load)
-        return (learned.reading * reads + learned.step * steps) / self._scale
-
-    def _between(self, prompt: Tokens, to_read: Tokens, chunk: Tokens, load: Load) -> Seconds:
-        """The engine's time for the steps between a prompt's chunks, and for the one that ends it."""
-        # Those that are read before it speak beside it, as far as they are not done by then.
         beside = self._decode_step(load.sequences - load.unread // 2, _alike(load.context))
         own = self._decode_step(1, _alike(prompt))
-        return (ceil(to_read / chunk) - 1) * beside + max(beside, own)
+        reads, steps = self._prefill(prompt, 0), _between(prompt, chunk, beside, own)
+        return (learned.reading * reads + learned.step * steps) / self._scale
+
+
+def _between(to_read: Tokens, chunk: Tokens, beside: Seconds, own: Seconds) -> Seconds:
+    """The engine's time for the steps between a prompt's chunks, and for the one that ends it.
+
+    Args:
+        beside: a step of those that speak meanwhile.
+        own: one of the prompt alone, once it is read.
+    """
+    return (ceil(to_read / chunk) - 1) * beside + (beside if beside > own else own)
 
 
 def _alike(context: float) -> int:

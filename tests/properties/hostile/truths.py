@@ -24,8 +24,7 @@ def about_router(router: Router) -> None:
     assert admission.over_capacity == 0, "a worker said that it holds more than it has"
     for worker in admission.workers.values():
         _no_axis_is_over_committed(worker)
-        guests, claims = worker.guests, worker.ledger.claims()
-        assert len(guests) == len(claims) and all(claim in guests for claim in claims)
+        assert worker.guests.claims() <= set(worker.ledger.claims())
         _charges_are_by_the_book(router, worker)
     _the_index_agrees(admission)
     _leases_and_queues_agree(admission)
