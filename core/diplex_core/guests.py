@@ -53,8 +53,8 @@ class Reading:
 
 
 class Guests:
-    """The requests that one worker was granted and has not ended, as far as they matter to others: while their
-    prompt is still to be read, and for as long as they run where something was promised them.
+    """The requests that one worker was granted and has not ended, as far as they matter to others: while
+    their prompt is still to be read, and for as long as they run where something was promised them.
 
     Attributes:
         read_by: when everything that was granted will be read; long ago where nothing is left to be read.

@@ -259,14 +259,15 @@ class Index:
         version: counts the changes of what workers say of themselves.
         opened: counts how many times something opened anywhere.
         vain: the last search for a queue's request that came to nothing, by what is searched for.
-        allowed: which groups a tier's rules allow, as far as it was asked since the last change.
+        allowed: which groups a tier's rules allow, and what its scorers say there of one that keeps every
+            promise, as far as it was asked since the last change.
     """
 
     def __init__(self, prefixes: Prefixes) -> None:
         self.version = 0
         self.opened = 0
         self.vain: dict[object, Vain] = {}
-        self.allowed: dict[object, tuple[Tier, Sequence[Group]]] = {}
+        self.allowed: dict[object, tuple[Tier, Sequence[tuple[Group, Sequence[float]]]]] = {}
         self._prefixes = prefixes
         self._members: dict[int, Member] = {}
         self._kinds: dict[int, WorkerFacts] = {}

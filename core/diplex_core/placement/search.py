@@ -40,6 +40,9 @@ _SOONER: Final = 8
 
 Key: TypeAlias = tuple[float, int]
 """A total, or a bound of it, and a worker's place made negative: of equals the first of the fleet is best."""
+_Kind: TypeAlias = tuple[Group, Blocks, Sequence[float]]
+"""Workers of one kind, what the wish needs there where nothing is resident, and what the scorers say of one
+that keeps every promise."""
 
 
 def search(placement: Placement, wish: Wish, index: Index, only: Sequence[Member] | None = None) -> Choice:
@@ -52,6 +55,10 @@ def search(placement: Placement, wish: Wish, index: Index, only: Sequence[Member
 
 
 class _Search:
+    __slots__ = (
+        "able", "best", "index", "key", "leading", "looks", "placement", "rules", "seen", "thorough", "wish",
+    )  # fmt: skip
+
     def __init__(self, placement: Placement, wish: Wish, index: Index) -> None:
         self.placement = placement
         self.wish = wish
@@ -66,29 +73,30 @@ class _Search:
         self.key: Key = (-inf, 0)
 
     def run(self, only: Sequence[Member] | None) -> Choice:
-        lanes = self._lanes()
-        if only is not None:
-            self._try(only, lanes)
-        else:
-            for lane in lanes:
-                lane.open()
-            self._try_best(lanes)
-            if not self.thorough:
+        kinds = self._kinds()
+        if only is None:
+            lanes = [_Lane(self, *kind) for kind in kinds if kind[0].rooms.entries]
+            if lanes:
+                self._try_best(lanes)
+            if not self.thorough and lanes:
                 if self.best is None:
                     self._try_rest(lanes)
                 else:
                     self._try_sooner(lanes)
             if self.best is None:
-                self._hear_some([lane.group for lane in lanes])
+                self._hear_some([group for group, _, _ in kinds])
+        elif only:
+            self._try(only, [_Lane(self, *kind) for kind in kinds])
         picker = self.rules.picker
         if picker is not None and self.able:
             able_ones = [candidate for _, candidate in sorted(self.able, key=_BY_PLACE)]
             return Choice(picker(self.wish, able_ones).pool, Words(self.looks))
-        able = self.best is None and any(lane.group.stands for lane in lanes)
+        able = self.best is None and any(group.stands for group, _, _ in kinds)
         return Choice(self.best, Words(self.looks), able)
 
-    def _lanes(self) -> "list[_Lane]":
-        """The kinds of workers that could take the wish at some time, going by their largest pool."""
+    def _kinds(self) -> "list[_Kind]":
+        """The kinds of workers that could take the wish at some time, going by their largest pool; the blocks
+        that it holds there from its start, and what a worker scores that keeps every promise."""
         placement, wish, index = self.placement, self.wish, self.index
         packages = wish.tenant.packages
         index.settle()
@@ -97,16 +105,27 @@ class _Search:
         if known is None or known[0] is not wish.tier:
             groups = index.groups(packages)
             allowed = [g for g in groups if not any(rule(wish, g.largest) for rule in placement.by_rule)]
-            known = index.allowed[what] = wish.tier, allowed
-        lanes = []
-        for group in known[1]:
-            facts = group.largest.facts
-            if not ever_fits(wish, facts, max(whole(wish, facts), wish.least_blocks)):
+            known = index.allowed[what] = wish.tier, [(g, self._scores_of(g)) for g in allowed]
+        kinds: list[_Kind] = []
+        least = wish.least_blocks
+        for group, scores in known[1]:
+            largest = group.largest
+            facts = largest.facts
+            needed = whole(wish, facts)
+            if not ever_fits(wish, facts, needed if needed > least else least):
                 continue
-            if placement.by_size and any(rule(wish, group.largest) for rule in placement.by_size):
+            if placement.by_size and any(rule(wish, largest) for rule in placement.by_size):
                 continue
-            lanes.append(_Lane(self, group, held_from_the_start(wish, facts)))
-        return lanes
+            first = needed if wish.expected is None else held_from_the_start(wish, facts)
+            kinds.append((group, first if first > least else least, scores))
+        return kinds
+
+    def _scores_of(self, group: Group) -> Sequence[float]:
+        """What the scorers say of a worker of a kind that keeps every promise, room and prefix left open."""
+        scores = [1.0] * len(self.rules.scorers)
+        if (place := self.rules.bounded.preferred_pattern) is not None:
+            scores[place] = self.rules.scorers[place](self.wish, group.largest)
+        return scores
 
     def _try(self, members: Iterable[Member], lanes: "list[_Lane]") -> None:
         """Look at these."""
@@ -121,17 +140,21 @@ class _Search:
     def _try_best(self, lanes: "list[_Lane]") -> None:
         """Look at workers in the order of their bounds, until none can be better than the best seen. A tier's
         own picker has all of them to choose from, in a large fleet those few that its lanes give."""
-        queue: list[_Candidates] = [lane for lane in lanes if lane.advance()]
+        queue: list[_Candidates] = []
         for lane in lanes:
+            if lane.opens():
+                queue.append(lane)
             queue += lane.holders
+        choosy = self.rules.picker is None
         while queue:
             first = queue[0] if len(queue) == 1 else max(queue, key=_BY_KEY)
-            if self.key >= first.key and self.rules.picker is None:
+            if choosy and self.key >= first.key:
                 return
             member = first.take()
             if member is not None:
                 self.look(member)
-            if not first.advance():
+            # Where one was as good as its bound, those behind it are no better.
+            if (choosy and self.key >= first.key) or not first.advance():
                 queue.remove(first)
 
     def _try_sooner(self, lanes: "list[_Lane]") -> None:
@@ -154,9 +177,6 @@ class _Search:
     def _try_rest(self, lanes: "list[_Lane]") -> None:
         """Ask everyone that has room, until one does not object."""
         wish, index = self.wish, self.index
-        lanes = [lane for lane in lanes if lane.group.rooms.entries]
-        if not lanes:
-            return
         what = (wish.model, wish.tier.name, wish.tenant.packages)
         blocks, vain = max(lane.blocks for lane in lanes), index.vain.get(what)
         if vain is not None and _asks_no_less(wish, blocks, vain):
@@ -229,8 +249,13 @@ class _Lane:
         floor: who has less of the pool free has no room for it.
     """
 
-    def __init__(self, search: _Search, group: Group, blocks: Blocks) -> None:
-        wish, rules = search.wish, search.rules
+    __slots__ = (
+        "_alike", "_at", "_left", "_scores", "_share", "_turn", "blocks", "floor", "group", "holders", "key",
+        "search",
+    )  # fmt: skip
+
+    def __init__(self, search: _Search, group: Group, blocks: Blocks, scores: Sequence[float]) -> None:
+        wish = search.wish
         self.search = search
         self.group = group
         self.blocks = blocks
@@ -240,27 +265,26 @@ class _Lane:
         self._at = 0  # in the order by room, of the first that was not looked at
         self._left = inf if search.thorough else search.placement.looks
         self._turn = 0
-        self._scores = [1.0] * len(rules.scorers)
+        self._scores = list(scores)
         self._share = 0.0
         self.holders: list[_Holder] = []
         self.floor = 0.0
 
-    def open(self) -> None:
-        """Get ready to give workers one by one. Where nobody has room, there is nothing to be done."""
-        search, group = self.search, self.group
-        if not group.rooms.entries:
-            return
-        wish, rules, cached = search.wish, search.rules, 0
-        if (place := rules.bounded.preferred_pattern) is not None:
-            self._scores[place] = rules.scorers[place](wish, group.largest)
+    def opens(self) -> bool:
+        """Get ready to give workers one by one; False: but for its holders there is none."""
+        search, cached = self.search, 0
+        wish = search.wish
         if wish.block_hashes:
             search.leading = search.index.leading(wish.block_hashes)
             if search.leading.levels:
                 cached, common = self._find_holders()
                 self._share = self._share_of(common)
         if self._alike:
-            least = max(self.blocks - cached, 1) / group.most_blocks
-            self.floor = min(least, wish.choices / group.kind.capacity_slots)
+            group, least = self.group, self.blocks - cached
+            of_blocks = (least if least > 1 else 1) / group.most_blocks
+            of_slots = wish.choices / group.kind.capacity_slots
+            self.floor = of_blocks if of_blocks < of_slots else of_slots
+        return self.advance()
 
     def has_room(self, member: Member) -> bool:
         """Nothing stands against it but what the tier's own filters may say."""
@@ -344,6 +368,8 @@ class _Lane:
 
 class _Holder:
     """A worker that has much of the prompt."""
+
+    __slots__ = ("key", "lane", "member")
 
     def __init__(self, lane: _Lane, member: Member, key: Key) -> None:
         self.lane = lane
