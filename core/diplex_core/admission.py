@@ -578,7 +578,7 @@ class Admission:
         known = worker.known
         if facts is known or facts == known:
             return
-        worker.known = facts
+        worker.introduce(facts)
         self._index.introduced(worker)
         size = (facts.boot, facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks)
         if known is not None and size == (

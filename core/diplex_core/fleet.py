@@ -54,13 +54,16 @@ class Worker:
     refused: int = 0
     output_tokens: int = 0
     drift: Blocks = 0  # by which its last full report and this account differ
+    facts: WorkerFacts = field(init=False)  # `known`, where it has said anything
     _seen: tuple[Wish, Outlook] | None = None
 
-    @property
-    def facts(self) -> WorkerFacts:
-        if self.known is None:
-            raise LookupError(f"worker {self.name} has not said what it is")
-        return self.known
+    def __post_init__(self) -> None:
+        if self.known is not None:
+            self.facts = self.known
+
+    def introduce(self, facts: WorkerFacts) -> None:
+        """It says what it is."""
+        self.known = self.facts = facts
 
     @property
     def trouble(self) -> str:
@@ -79,12 +82,14 @@ class Worker:
 
     def ttft(self, wish: Wish) -> Seconds | None:
         """From its first ask to its first token, if it is granted here now; `None`: nobody knows."""
-        outlook = self._outlook(wish)
-        return wish.waited + outlook.ttft if outlook is not None else None
+        seen = self._seen
+        outlook = seen[1] if seen is not None and seen[0] is wish else self._outlook(wish)
+        return wish.now - wish.arrived + outlook.ttft if outlook is not None else None
 
     def tpot(self, wish: Wish) -> Seconds | None:
         """Time per output token after the first; `None`: nobody knows."""
-        outlook = self._outlook(wish)
+        seen = self._seen
+        outlook = seen[1] if seen is not None and seen[0] is wish else self._outlook(wish)
         return outlook.tpot if outlook is not None else None
 
     def harmed(self, wish: Wish, priority: int) -> int:
@@ -146,17 +151,15 @@ class Worker:
 
     def load(self, now: Seconds) -> Load:
         """What is on it now. Where claims will not grow, they are counted at their full size."""
-        blocks, slots, prefill = self.ledger.axes
-        sequences, tokens = slots.used, blocks.used * self.facts.block_tokens
-        guests = self.guests
-        context = tokens / sequences if sequences else 0.0
+        ledger, guests = self.ledger, self.guests
+        sequences, foreign = ledger.slots.used, ledger.prefill.foreign
+        context = ledger.blocks.used * self.facts.block_tokens / sequences if sequences else 0.0
         load = Load(sequences, guests.unread, context, guests.backlog(now), guests.intake(now))
-        if self.forecast is None or not prefill.foreign:
+        if self.forecast is None or not foreign:
             return load
         # Nobody tells in which order it will be read: all of it first, at the worst.
-        return replace(
-            load, backlog=load.backlog + self.forecast.reading(prefill.foreign, load, self.lessons.learned)
-        )
+        more = self.forecast.reading(foreign, load, self.lessons.learned)
+        return replace(load, backlog=load.backlog + more)
 
     def _outlook(self, wish: Wish) -> Outlook | None:
         """What is predicted of a wish. Several rules look at it at one moment: predicted once."""

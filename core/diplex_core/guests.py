@@ -143,7 +143,8 @@ class Guests:
 
     def backlog(self, now: Seconds) -> Seconds:
         """Time until everything that was granted is read."""
-        return max(0.0, self.read_by - now)
+        ahead = self.read_by - now
+        return ahead if ahead > 0.0 else 0.0
 
     def intake(self, now: Seconds) -> float:
         """Prompt tokens a second that were granted of late."""

@@ -1,6 +1,8 @@
 """Why requests went where they went: the last decisions of a router, by the request's id."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -36,7 +38,11 @@ class Ending(NamedTuple):
         return f"it ended {self.reason} with {self.output_tokens} output tokens"
 
 
-class Explanation(NamedTuple):
+_NOTHING: Final[Mapping[str, Explained]] = MappingProxyType({})
+
+
+@dataclass(slots=True)
+class Explanation:
     """What was, or would be, decided on a request, and what each worker's rules said of it.
 
     Attributes:
@@ -52,7 +58,7 @@ class Explanation(NamedTuple):
     wish: Wish | None = None
     picked: str = ""
     reason: str = ""
-    words: Mapping[str, Explained] = MappingProxyType({})
+    words: Mapping[str, Explained] = field(default_factory=lambda: _NOTHING)
     wait: Wait | None = None
     ending: Ending | None = None
 
@@ -61,26 +67,23 @@ class Past:
     """The newest `REMEMBERED` explanations, fewer where they are long; for each request id the last."""
 
     def __init__(self) -> None:
-        self._by_id: dict[str, Explanation] = {}
+        self._by_id: OrderedDict[str, Explanation] = OrderedDict()  # a dict forgets its first one slowly
         self._words = 0
 
     def note(self, explanation: Explanation) -> None:
-        self._forget(explanation.request_id)
-        self._by_id[explanation.request_id] = explanation
+        by_id, request_id = self._by_id, explanation.request_id
+        if (older := by_id.pop(request_id, None)) is not None:
+            self._words -= len(older.words)
+        by_id[request_id] = explanation
         self._words += len(explanation.words)
-        while len(self._by_id) > REMEMBERED or (self._words > MOST_WORDS and len(self._by_id) > 1):
-            self._forget(next(iter(self._by_id)))
+        while len(by_id) > REMEMBERED or (self._words > MOST_WORDS and len(by_id) > 1):
+            self._words -= len(by_id.popitem(last=False)[1].words)
 
     def ended(self, request_id: str, ending: Ending) -> None:
         """A request is over, or this attempt of it."""
         decided = self._by_id.get(request_id)
         if decided is not None and decided.outcome is not Outcome.REFUSED:
-            self._by_id[request_id] = decided._replace(ending=ending)
+            decided.ending = ending
 
     def of(self, request_id: str) -> Explanation | None:
         return self._by_id.get(request_id)
-
-    def _forget(self, request_id: str) -> None:
-        older = self._by_id.pop(request_id, None)
-        if older is not None:
-            self._words -= len(older.words)

@@ -34,7 +34,8 @@ _NO_OBJECTION: Final[Mapping[str, str]] = MappingProxyType({})
 _NO_SCORE: Final[Mapping[str, float]] = MappingProxyType({})
 
 
-class Look(NamedTuple):
+@value
+class Look:
     """One worker as it was looked at: who objected, or how it scored. Words are made when somebody asks."""
 
     name: str
@@ -76,7 +77,8 @@ class Words(Mapping[str, Explained]):
         raise KeyError(name)
 
 
-class Choice(NamedTuple):
+@value
+class Choice:
     """What a placement came to.
 
     Attributes:

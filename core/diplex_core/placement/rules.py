@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from diplex_core.events import WorkerFacts
 from diplex_core.ledger import PoolLedger
 from diplex_core.once import once
+from diplex_core.value import value
 from diplex_core.words import (
     BlockHash,
     Blocks,
@@ -108,7 +109,8 @@ class PoolView(Protocol):
         wish's prompt would break, as far as anybody knows."""
 
 
-class Need(NamedTuple):
+@value
+class Need:
     """What a wish costs on one pool."""
 
     blocks: Blocks
