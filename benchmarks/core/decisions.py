@@ -14,7 +14,8 @@
     decision   ask + ended + tick: a request admitted, placed and released, whenever it was placed
     life       decision + held
 
-    spare      arrivals fill nine tenths of the slots
+    half       arrivals fill half of the slots
+    spare      nine tenths of them: small fleets are full at times, and somebody waits
     queue      arrivals want 1.2 times the slots that there are; 100,000 bulk requests wait from the start
     prefixes   as `spare`; four in five prompts begin with the blocks of one of many conversations, and
                workers say which blocks they keep and evict
@@ -40,7 +41,13 @@ from load import LOAD, Bench, pace, slow_collector
 
 WORKERS = (2, 16, 64, 256, 1024, 4096)
 BARS = {16: 60, 64: 120, 4096: 120}  # us a decision
-COLOURS = {"spare": "#0072B2", "queue": "#D55E00", "prefixes": "#009E73", "both": "#CC79A7"}
+COLOURS = {
+    "half": "#000000",
+    "spare": "#0072B2",
+    "queue": "#D55E00",
+    "prefixes": "#009E73",
+    "both": "#CC79A7",
+}
 
 
 class Row(NamedTuple):

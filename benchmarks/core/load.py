@@ -54,7 +54,7 @@ C, A = (
     )
     for pattern, slots, budget in ((Pattern.C, 16, 256), (Pattern.A, 32, 0))
 )  # fmt: skip
-LOAD = {"spare": 0.9, "queue": 1.2, "prefixes": 0.9, "both": 1.2}
+LOAD = {"half": 0.5, "spare": 0.9, "queue": 1.2, "prefixes": 0.9, "both": 1.2}
 """Of the slots that there are, by case; in the two overloaded ones bulk requests wait from the beginning."""
 ALIKE = ("prefixes", "both")
 """In these four of five prompts begin with the blocks of one of many conversations."""

@@ -77,8 +77,7 @@ class Words(Mapping[str, Explained]):
         raise KeyError(name)
 
 
-@value
-class Choice:
+class Choice(NamedTuple):
     """What a placement came to.
 
     Attributes:
