@@ -64,6 +64,9 @@ class RouterLink(Heard):
     def held(self, lease: int) -> list[worker_pb2.Held]:
         return [h for r in self.reports for h in r.held if h.claim.lease_id == lease]
 
+    def wants(self, lease: int) -> list[worker_pb2.Wants]:
+        return [w for r in self.reports for w in r.wants if w.claim.lease_id == lease]
+
     def ended(self, lease: int) -> list[worker_pb2.Ended]:
         return [e for r in self.reports for e in r.ended if e.claim.lease_id == lease]
 
