@@ -39,15 +39,25 @@ class FleetCollector:
             "diplex_slots", "Sequence slots of a pool by state", labels=["worker", "state"]
         )
         up = GaugeMetricFamily("diplex_worker_up", "1: linked, and its engine answers", labels=["worker"])
+        wanted = GaugeMetricFamily(
+            "diplex_kv_wanted_blocks", "KV blocks by which claims wait to grow", labels=["worker"]
+        )
+        drift = GaugeMetricFamily(
+            "diplex_kv_drift_blocks",
+            "KV blocks by which a worker's last full report and the ledger differed",
+            labels=["worker"],
+        )
         for name, worker in self._admission.workers.items():
             up.add_metric([name], 0.0 if worker.trouble else 1.0)
+            wanted.add_metric([name], worker.ledger.wanted)
+            drift.add_metric([name], worker.drift)
             for family, axis in ((blocks, worker.ledger.blocks), (slots, worker.ledger.slots)):
                 for state in ("capacity", "guard", "reserved", "pinned", "reclaiming", "foreign", "free"):
                     family.add_metric([name, state], getattr(axis, state))
             blocks.add_metric([name, "cached"], worker.ledger.cached)
             if worker.ledger.observed is not None:
                 blocks.add_metric([name, "observed"], worker.ledger.observed)
-        yield from (blocks, slots, up)
+        yield from (blocks, slots, wanted, drift, up)
 
     def _queues_and_leases(self) -> Iterator[Metric]:
         admission = self._admission
@@ -76,6 +86,9 @@ class FleetCollector:
         yield leases
         yield CounterMetricFamily("diplex_leases_opened", "Leases opened", value=admission.leases.opened)
         yield CounterMetricFamily("diplex_leases_closed", "Leases closed", value=admission.leases.closed)
+        yield CounterMetricFamily(
+            "diplex_preempted", "Requests that gave way to others", value=admission.preempted
+        )
         yield CounterMetricFamily(
             "diplex_over_capacity",
             "Moments in which a pool held more than it has: 0",

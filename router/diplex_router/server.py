@@ -18,6 +18,7 @@ from diplex_core.config.changes import of_rules
 from diplex_core.events import RulesChanged
 from diplex_core.placement.place import Placement
 from diplex_core.words import Rules
+from diplex_router.alarms import Alarms
 from diplex_router.driver import Driver
 from diplex_router.instruments import Instruments
 from diplex_router.links import Links
@@ -65,6 +66,7 @@ async def run(
     metrics = Metrics(admission)
     driver.on_served += [metrics.served, Instruments()]
     driver.on_decision.append(metrics.decided)
+    driver.on_tick.append(Alarms(admission).look)
     streams = WorkerStreams()
     view = View(settings.name, admission, settings.workers, links.infos, begun)
     hello = router_pb2.RouterSessionResponse(router=settings.name, epoch=epoch)

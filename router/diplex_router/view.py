@@ -95,6 +95,9 @@ class View:
             output_tokens=worker.output_tokens,
             prefill_tokens=account(worker.ledger.prefill),
             requests_by_tier=worker.requests_by_tier,
+            wanted_blocks=worker.ledger.wanted,
+            drift_blocks=worker.drift,
+            drift_alarm=worker.drift_alarm,
         )
         if worker.reported_at is not None:
             shown.report_age_s = now - worker.reported_at
