@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from diplex_core.events import Ask, Refusal, Why
 from diplex_core.placement.rules import Wish
-from diplex_core.words import Rules, Tenant, Tier
+from diplex_core.words import BlockHash, Rules, Tenant, Tier, salted
 
 
 def wish_of(ask: Ask, rules: Rules) -> Wish | Refusal:
@@ -54,11 +54,16 @@ def _counted(ask: Ask, model: str, tier: Tier, tenant: Tenant) -> Wish | Refusal
         stated=ask.max_tokens > 0,
         choices=ask.choices,
         produced=produced,
-        block_hashes=ask.block_hashes,
+        block_hashes=_known_by(ask.block_hashes, tenant.salt),
         least_blocks=ask.again.needed_blocks if ask.again else 0,
         avoid=ask.again.worker if ask.again else "",
         request_id=ask.request_id,
     )
+
+
+def _known_by(blocks: tuple[BlockHash, ...], salt: int) -> tuple[BlockHash, ...]:
+    """The names under which workers keep these blocks of a tenant's."""
+    return tuple(salted(block, salt) for block in blocks) if salt else blocks
 
 
 def _unknown(why: Why, what: str, name: str, known: Iterable[str]) -> Refusal:

@@ -99,7 +99,5 @@ def _of_tenant(tenant: Tenant) -> Iterator[tuple[str, str]]:
         yield "max_tokens_per_minute", "nothing is counted against a quota"
     if tenant.max_concurrent_blocks is not None:
         yield "max_concurrent_blocks", "nothing is counted against a quota"
-    if tenant.isolate_prefixes:
-        yield "isolate_prefixes", "equal prompts share their blocks, whoever sends them"
     if tenant.weight != 1:
         yield "weight", "requests are served in the order of their arrival"

@@ -43,11 +43,6 @@ def test_a_configuration_that_is_acted_on_whole_has_no_remark(built: Built):
             {"api_key_env": "K", "max_concurrent_blocks": 1},
             "tenants.acme.max_concurrent_blocks: not yet acted on",
         ),
-        (
-            ("tenants", "acme"),
-            {"api_key_env": "K", "isolate_prefixes": True},
-            "tenants.acme.isolate_prefixes: not yet acted on",
-        ),
         (("tenants", "acme"), {"api_key_env": "K", "weight": 2}, "tenants.acme.weight: not yet acted on"),
         (
             ("packages", "pkg0", "engine", "calibration"),
