@@ -76,6 +76,21 @@ GROWTH = st.one_of(
 )
 
 
+# Where prompts begin alike: what was read stays, is hit, and goes when its room is needed.
+PREFIXES = st.one_of(
+    # One request, as far as its first token or to its end: its prompt, and how much of it is counted on.
+    *[st.tuples(st.just("ask"), st.integers(0, 3), st.sampled_from([0, 0, 1, 2, 3]), st.booleans())] * 4,
+    st.tuples(st.just("count"), SOME, st.sampled_from([100, 70, 10])),
+    st.tuples(st.just("say"), SOME, st.integers(1, 3)),
+    *[st.tuples(st.just("end"), SOME, st.sampled_from(NATURAL))] * 3,
+    st.tuples(st.just("let_go"), SOME),
+    st.tuples(st.just("cancel"), SOME),
+    st.tuples(st.just("raise"), SOME, st.integers(0, 12)),
+    st.tuples(st.just("relink"), st.booleans()),
+    st.tuples(st.just("ready")),
+)
+
+
 @dataclass
 class Client:
     """Reads one stream and checks what it reads."""
@@ -112,6 +127,7 @@ class World:
     limits: dict[Claim, int] = field(default_factory=dict)
     linked: bool = True
     asking: dict[Claim, int] = field(default_factory=dict)  # what the router was told that they want
+    resident: set[int] = field(default_factory=set)  # what it was told of prefix blocks
 
     def __post_init__(self) -> None:
         self.clients.append(self.client)
@@ -133,7 +149,12 @@ class World:
 
     def check(self) -> None:
         pool, live = self.house.account.pool, self.house.account.live
-        assert 0 <= pool.used_blocks <= 100
+        kept = set(self.house.account.resident())
+        in_use = set().union(*(s.hits for s in live.values() if pool.holding(s.claim)))
+        assert pool.resident.pinned == len(in_use)
+        assert in_use <= kept, "what is used is not evicted"
+        idle = kept - in_use - set().union(*(s.own for s in live.values() if s.first_token is not None))
+        assert 0 <= pool.used_blocks + len(in_use) + len(idle) <= pool.capacity
         assert 0 <= pool.used_slots <= 8
         holdings = [pool.holding(claim) for claim in live]
         assert sum(h.blocks for h in holdings if h) == pool.used_blocks
@@ -143,6 +164,11 @@ class World:
         if not self.linked:
             return
         report = self.house.report()
+        if report.full:
+            self.resident = set(report.stored_blocks)
+        else:
+            self.resident = self.resident - set(report.removed_blocks) | set(report.stored_blocks)
+        assert self.resident == kept, "the router knows what is resident"
         self.asking |= {Claim(w.claim.lease_id, w.claim.attempt): w.blocks for w in report.wants}
         for sequence in live.values():
             if sequence.wanted and sequence.verdict is None:
@@ -178,7 +204,7 @@ class World:
 
     # What may happen.
 
-    def start(self, words: dict[str, int], **bent: int) -> None:
+    def start(self, words: dict[str, int], *, blocks: tuple[int, ...] = (), **bent: int) -> None:
         seq = len(self.grants) + 1
         more = dict(words)
         upto, timeout = more.pop("window_upto"), more.pop("timeout_ms")
@@ -186,7 +212,18 @@ class World:
         self.grants.append(grant)
         self.client.started.add(seq)
         self.client.upto[seq] = upto
-        self.house.show(grant, seq, self.client.stream, window_upto=upto, timeout_ms=timeout)
+        self.house.show(
+            grant, seq, self.client.stream, window_upto=upto, timeout_ms=timeout, block_hashes=blocks
+        )
+
+    def ask(self, prompt: int, cached: int, ends: bool) -> None:
+        """Prompts have three whole blocks, of which the first one or two are alike."""
+        words = {"blocks": 5 - cached, "choices": 1, "max_tokens": 60, "window_upto": 0, "timeout_ms": 0}
+        self.start(words, blocks=(1, 10 + prompt // 2, 20 + prompt), cached_blocks=cached)
+        self.act(("count", -1, 100))
+        self.act(("say", -1, 1))
+        if ends:
+            self.act(("end", -1, EndReason.STOP))
 
     def stale(self, word: str) -> None:
         plain = {"blocks": 1, "choices": 1, "max_tokens": 1, "window_upto": 0, "timeout_ms": 0}
@@ -310,6 +347,12 @@ def test_whatever_happens_the_pool_holds_and_every_sequence_ends_once(new_house,
 @given(steps=st.lists(GROWTH, min_size=20, max_size=60), pauses=st.booleans())
 def test_claims_that_grow_ask_in_time_and_stay_within_what_they_hold(new_house, facts, steps, pauses):
     come_through(World(new_house(facts=replace(facts, can_grow=True, can_pause=pauses))), steps)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(PREFIXES, min_size=20, max_size=60))
+def test_prefix_blocks_that_are_used_stay_and_the_router_knows_all_that_do(new_house, facts, steps):
+    come_through(World(new_house(facts=replace(facts, keeps_prefixes=True, capacity_blocks=12))), steps)
 
 
 def come_through(world: World, steps: list[tuple[Any, ...]]) -> None:

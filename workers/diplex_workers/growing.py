@@ -56,10 +56,10 @@ class Growing:
 
     def grew(self, sequence: Sequence) -> None:
         """Its claim has another size: its engine may go on, and in time it asks for the next."""
+        self._account.prefixes.took()
         holding = self._account.pool.holding(sequence.claim)
         if holding is None or not sequence.limit:
             return
-        self._account.prefixes.took()
         self._account.engine.limit(sequence.claim, self.bound(sequence, holding.blocks))
         if sequence.limit and sequence.length >= sequence.asks_at:
             self._want(sequence)
