@@ -10,31 +10,37 @@ usage: burst.py [--short] [--tier bulk|batch] [HOST:PORT]
 import asyncio
 import sys
 from argparse import ArgumentParser
+from itertools import count
 
 import diplex
-from diplex.v1.router_pb2 import Fleet
+from diplex.v1.router_pb2 import Fleet, PoolAccount
 
 STREAMS, PROMPT, OUTPUT = 16, 192, 256  # 448 tokens: 14 blocks of 32
 CHATS, QUESTION, ANSWER = 2, 32, 128  # 5 blocks
 SHORT_PROMPT, LONGEST, STOP = 64, 384, " ba"  # 14 blocks at most; one word in 64 begins so
 LEARNED_FROM = 32
 TOO_MUCH = 1
+QUESTIONS = count(1)  # the first token of each
 
 
 async def chat(client: diplex.AsyncClient, over: asyncio.Event, least: int = 0) -> list[diplex.Reply]:
     """Short interactive requests, one after the other until it is over, and at least so many."""
     heard: list[diplex.Reply] = []
     while len(heard) < least or not over.is_set():
-        question = range(1, QUESTION + 1)
-        heard.append(await client.generate(prompt_ids=question, max_tokens=ANSWER, tier="interactive"))
+        first = next(QUESTIONS)
+        heard.append(
+            await client.generate(
+                prompt_ids=range(first, first + QUESTION), max_tokens=ANSWER, tier="interactive"
+            )
+        )
     return heard
 
 
 async def stream(client: diplex.AsyncClient, number: int, tier: str, *, short: bool) -> diplex.Reply:
-    """One of the burst. Each has a prompt of its own, so that their answers differ."""
-    prompt = range(number, number + (SHORT_PROMPT if short else PROMPT))
+    """One of the burst."""
+    first = 1000 * number  # no two prompts begin alike: none shares blocks with another
     return await client.generate(
-        prompt_ids=prompt,
+        prompt_ids=range(first, first + (SHORT_PROMPT if short else PROMPT)),
         max_tokens=LONGEST if short else OUTPUT,
         stop=STOP if short else (),
         tier=tier,
@@ -62,6 +68,11 @@ def rate(replies: list[diplex.Reply]) -> str:
     return f"{rates[len(rates) // 2]:.0f} tokens/s"
 
 
+def holds(blocks: PoolAccount) -> int:
+    """By the router's account: what requests hold, and what is not yet known to be free again."""
+    return blocks.reserved + blocks.pinned + blocks.reclaiming
+
+
 def timeline(seen: list[Fleet]) -> None:
     """A line for each number of streams that waited."""
     print("\nwaiting  running" + "".join(f"  {pool.info.name} holds" for pool in seen[0].workers))
@@ -69,7 +80,7 @@ def timeline(seen: list[Fleet]) -> None:
     for fleet in seen:
         if fleet.leases.waiting != last:
             last = fleet.leases.waiting
-            held = "".join(f"{pool.blocks.reserved:6} of {pool.blocks.capacity}" for pool in fleet.workers)
+            held = "".join(f"{holds(pool.blocks):6} of {pool.blocks.capacity}" for pool in fleet.workers)
             print(f"{last:7}  {fleet.leases.running:7} {held}")
 
 

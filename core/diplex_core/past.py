@@ -35,6 +35,10 @@ class Ending(NamedTuple):
     def words(self) -> str:
         if self.reason is None:
             return self.why
+        if self.reason is EndReason.REFUSED:
+            return "the worker refused it"
+        if self.reason is EndReason.PREEMPTED:
+            return f"it gave way after {self.output_tokens} output tokens, to go on where there is room"
         return f"it ended {self.reason} with {self.output_tokens} output tokens"
 
 

@@ -88,6 +88,8 @@ def test_a_small_request_behind_a_large_one_says_that_there_is_room(burst: Burst
     [
         (EndReason.STOP, 40, "it ended STOP with 40 output tokens"),
         (EndReason.CANCELLED, 0, "it ended CANCELLED with 0 output tokens"),
+        (EndReason.REFUSED, 0, "the worker refused it"),
+        (EndReason.PREEMPTED, 40, "it gave way after 40 output tokens, to go on where there is room"),
     ],
 )
 def test_a_request_that_is_over_has_its_last_words(burst: Burst, reason: EndReason, tokens: int, words: str):
