@@ -130,6 +130,8 @@ class Admission:
         out: list[Decision] = []
         self._out = out
         match event:
+            case Reported():  # the most frequent first
+                self._reported(self.workers[event.worker], event.report, now)
             case Asked():
                 self._asked(event.key, event.ask, now)
             case Withdrawn():
@@ -138,8 +140,6 @@ class Admission:
             case SessionEnded():
                 for lease in self.leases.of_session(event.session):
                     self._left(lease, "the client's session ended", now)
-            case Reported():
-                self._reported(self.workers[event.worker], event.report, now)
             case LinkLost():
                 self._link_lost(self.workers[event.worker], event.problem, now)
             case RulesChanged():
@@ -557,21 +557,16 @@ class Admission:
         for ended in report.ended:
             self._ended(worker, ended, now)
         if report.full:
-            self._reconcile(worker, {held.claim for held in report.held}, now)
-            theirs = report.used_blocks - report.foreign_blocks
-            worker.drift = abs(theirs - worker.ledger.held_blocks)
-            self.drift_max = max(self.drift_max, worker.drift)
+            self._reconcile(worker, report, now)
         if worker.note_others(report) or opens:
             self._opens(worker)
-        if report.full:
-            worker.growing.only({wanted.claim for wanted in report.wants})
         for wanted in report.wants:
             self._giving_way.wants(worker, wanted, now)
-        if report.full:
-            self._index.touched(worker)  # it may have another bit by now
-        self._silent.discard(worker.name)
-        self._unlinked.discard(worker.name)
-        self.ready |= not self._silent
+        if self._unlinked:
+            self._unlinked.discard(worker.name)
+        if self._silent:
+            self._silent.discard(worker.name)
+            self.ready |= not self._silent
 
     def _introduced(self, worker: Worker, facts: WorkerFacts, now: Seconds) -> None:
         """A worker says what it is; a new boot, or a pool of another size, starts a new account."""
@@ -600,37 +595,43 @@ class Admission:
         self._opens(worker)
 
     def _held(self, worker: Worker, held: HeldClaim, now: Seconds) -> None:
-        claim = held.claim
+        claim, ledger = held.claim, worker.ledger
         lease = self.leases.get(claim.lease_id)
-        charge = worker.ledger.charge_of(claim)
+        charge = ledger.charge_of(claim)
         if charge is None:
-            self._adopt(worker, held, now)
-            if lease is None:
-                self.leases.adopt(claim, worker.name, now)
-            elif lease.ask is None and claim.attempt > lease.attempt:
-                # Both were granted by an earlier life of this router: the newer one is the request's.
-                self._want_back(lease, EndReason.REVOKED, "a newer attempt of the request runs", now)
-                lease.attempt, lease.worker = claim.attempt, worker.name
-            else:
-                # The client has asked anew since; what still runs of the older attempt is nobody's.
-                worker.want_back(claim)
-                stale = Refusal(Why.NEVER_STARTED, "the request was asked for again since")
-                self._out.append(StopClaim(worker.name, claim, EndReason.REVOKED, stale))
+            self._found(worker, held, lease, now)
             return
         before = charge.blocks
-        worker.ledger.confirm(claim, held.blocks, held.answers_raise)
-        if charge.blocks < before:
-            self._opens(worker)
-        elif charge.blocks > before:
-            self._index.touched(worker)
-        mine = lease is not None and lease.claim == claim
-        if held.prefilled and worker.ledger.prefilled(claim):
+        if held.blocks != charge.said or held.answers_raise:
+            ledger.confirm(claim, held.blocks, held.answers_raise)
+            if charge.blocks < before:
+                self._opens(worker)
+            elif charge.blocks > before:
+                self._index.touched(worker)
+        first = held.prefilled and charge.prefill and ledger.prefilled(claim)
+        if first:
             worker.read(claim, now)
             self._index.read(worker)
-            if lease is not None and mine and lease.first_token is None:
+        if lease is not None and (first or lease.state is not State.RUNNING) and lease.claim == claim:
+            if first and lease.first_token is None:
                 lease.first_token = now
-        if lease is not None and mine:
             lease.turn(Turn.HELD)
+
+    def _found(self, worker: Worker, held: HeldClaim, lease: Lease | None, now: Seconds) -> None:
+        """A worker holds a claim that is not charged: from a former life, or of an older attempt."""
+        claim = held.claim
+        self._adopt(worker, held, now)
+        if lease is None:
+            self.leases.adopt(claim, worker.name, now)
+        elif lease.ask is None and claim.attempt > lease.attempt:
+            # Both were granted by an earlier life of this router: the newer one is the request's.
+            self._want_back(lease, EndReason.REVOKED, "a newer attempt of the request runs", now)
+            lease.attempt, lease.worker = claim.attempt, worker.name
+        else:
+            # The client has asked anew since; what still runs of the older attempt is nobody's.
+            worker.want_back(claim)
+            stale = Refusal(Why.NEVER_STARTED, "the request was asked for again since")
+            self._out.append(StopClaim(worker.name, claim, EndReason.REVOKED, stale))
 
     def _adopt(self, worker: Worker, held: HeldClaim, now: Seconds) -> None:
         """Charge a claim that the worker says it holds, and that the ledger does not know or not so large."""
@@ -671,16 +672,21 @@ class Admission:
         if self._close(lease, Turn.ENDED) and served is not None:
             self._out.append(served)
 
-    def _reconcile(self, worker: Worker, held: set[Claim], now: Seconds) -> None:
+    def _reconcile(self, worker: Worker, report: Report, now: Seconds) -> None:
         """A full report lists every claim: one that the worker held and that is missing is over."""
-        for claim in worker.ledger.claims():
-            charge = worker.ledger.charge_of(claim)
-            if claim in held or charge is None or not charge.held:
+        worker.growing.only({wanted.claim for wanted in report.wants})
+        self._index.touched(worker)  # it may have another bit by now
+        held, ledger = {held.claim for held in report.held}, worker.ledger
+        for claim in ledger.missing(held):
+            charge = ledger.charge_of(claim)
+            if charge is None or not charge.held:
                 continue  # not held yet is not yet missing: its start may be on its way
             self._free(worker, claim, now)
             lease = self.leases.get(claim.lease_id)
             if lease is not None and lease.claim == claim:
                 self._close(lease, Turn.ENDED)
+        worker.drift = abs(report.used_blocks - report.foreign_blocks - ledger.held_blocks)
+        self.drift_max = max(self.drift_max, worker.drift)
 
     def _link_lost(self, worker: Worker, problem: str, now: Seconds) -> None:
         if worker.linked or not worker.problem:

@@ -212,24 +212,25 @@ class Worker:
     def note(self, report: Report, now: Seconds) -> bool:
         """Take over the figures of a report; claims are admission's business. True: it takes requests now and
         did not, or the other way round."""
-        changes = (
-            not self.linked
-            or self.given_up
-            or report.engine_problem != self.engine_problem
-            or report.draining != self.draining
-        )
-        self.linked, self.given_up, self.problem = True, False, ""
         self.last_number = report.number
         self.reported_at = now
         self.uptime_offset = report.uptime - now
+        self.peak_blocks, self.peak_slots = report.peak_blocks, report.peak_slots
+        self.ledger.prefill.foreign = report.foreign_prefill_tokens
+        self.ledger.observed = report.observed_blocks
+        if (
+            self.linked
+            and not self.given_up
+            and report.engine_problem == self.engine_problem
+            and report.draining == self.draining
+        ):
+            return False
+        self.linked, self.given_up, self.problem = True, False, ""
         if report.engine_problem and not self.engine_problem:
             self.engine_lost_at = now
         self.engine_problem = report.engine_problem
         self.draining = report.draining
-        self.peak_blocks, self.peak_slots = report.peak_blocks, report.peak_slots
-        self.ledger.prefill.foreign = report.foreign_prefill_tokens
-        self.ledger.observed = report.observed_blocks
-        return changes
+        return True
 
     def note_others(self, report: Report) -> bool:
         """Take over which prefix blocks are resident, and what others hold, once its claims are read. True:
@@ -240,7 +241,10 @@ class Worker:
         elif report.removed or report.stored:
             ledger.removed(report.removed)
             ledger.stored(report.stored)
-        blocks = report.foreign_blocks + max(0, report.pinned_blocks - ledger.blocks.pinned)
-        changes = blocks != ledger.blocks.foreign or report.foreign_slots != ledger.slots.foreign
+        blocks, pinned = report.foreign_blocks, report.pinned_blocks - ledger.blocks.pinned
+        if pinned > 0:
+            blocks += pinned
+        if blocks == ledger.blocks.foreign and report.foreign_slots == ledger.slots.foreign:
+            return False
         ledger.blocks.foreign, ledger.slots.foreign = blocks, report.foreign_slots
-        return changes
+        return True

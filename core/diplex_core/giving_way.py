@@ -51,6 +51,8 @@ class GivingWay:
 
     def answers(self, now: Seconds) -> list[tuple[Worker, list[RaiseClaim | StopClaim]]]:
         """What is to be done on each worker where something happened, which has changed by that."""
+        if not self._noted:
+            return []
         noted, self._noted = self._noted, {}
         return [(worker, self._grow(worker, now)) for worker in noted.values()]
 

@@ -30,6 +30,9 @@ UNBOUNDED: Final = 2**62
 """The capacity of an axis that nothing bounds: engines queue prompts without a limit."""
 
 
+_NO_HITS: Final[frozenset[BlockHash]] = frozenset()
+
+
 class OverCommitted(ValueError):
     """A charge would have broken the invariant: the caller did not ask `fits` first."""
 
@@ -50,7 +53,7 @@ class Charge:
     blocks: Blocks
     slots: Slots
     prefill: Tokens = 0  # of its prompt; 0 once its first token is out
-    hits: frozenset[BlockHash] = frozenset()
+    hits: frozenset[BlockHash] = _NO_HITS
     said: Blocks | None = None
     raising: int = 0
     reclaiming: bool = False
@@ -99,9 +102,10 @@ class Axis:
             self.reclaiming += amount
         else:
             self.reserved += amount
-        held = self.reserved + self.pinned + self.reclaiming
-        if held > self.peak:
-            self.peak = held
+        if amount > 0:
+            held = self.reserved + self.pinned + self.reclaiming
+            if held > self.peak:
+                self.peak = held
 
 
 class PoolLedger:
@@ -134,6 +138,10 @@ class PoolLedger:
     def claims(self) -> list[Claim]:
         return list(self._charges)
 
+    def missing(self, claims: Collection[Claim]) -> list[Claim]:
+        """Those that are charged and not among these."""
+        return [claim for claim in self._charges if claim not in claims]
+
     @property
     def cached(self) -> Blocks:
         return self._resident.cached
@@ -154,7 +162,10 @@ class PoolLedger:
         blocks, slots = self.blocks, self.slots
         if not blocks.capacity or not slots.capacity:
             return 0.0
-        of_blocks, of_slots = self.open_blocks / blocks.capacity, slots.free / slots.capacity
+        free_blocks, free_slots = blocks.free - self.wanted, slots.free
+        if free_blocks <= 0 or not free_slots:
+            return 0.0
+        of_blocks, of_slots = free_blocks / blocks.capacity, free_slots / slots.capacity
         return of_blocks if of_blocks < of_slots else of_slots
 
     @property
@@ -181,7 +192,7 @@ class PoolLedger:
             OverCommitted: it does not fit.
             ValueError: the claim is charged already.
         """
-        hits = frozenset(hits)
+        hits = frozenset(hits) if hits else _NO_HITS
         if claim in self._charges:
             raise ValueError(f"claim {claim} is charged already")
         if not self.fits(blocks, slots, hits):

@@ -94,8 +94,14 @@ class Lengths:
 
     def saw(self, tenant: str, tier: str, model: str, tokens: Tokens) -> None:
         """An answer ended with so many tokens, those of its earlier attempts included."""
-        self._own.setdefault((tenant, tier, model), Histogram()).add(tokens)
-        self._all.setdefault((tier, model), Histogram()).add(tokens)
+        own = self._own.get((tenant, tier, model))
+        if own is None:
+            own = self._own[tenant, tier, model] = Histogram()
+        of_all = self._all.get((tier, model))
+        if of_all is None:
+            of_all = self._all[tier, model] = Histogram()
+        own.add(tokens)
+        of_all.add(tokens)
 
     def quantile(self, tenant: str, tier: str, model: str, q: float, *, beyond: Tokens = 0) -> Tokens | None:
         """The whole length that a share `q` of such answers does not exceed; `None`: nobody knows.
