@@ -67,13 +67,14 @@ class Order:
         old = self._figures.get(who)
         if old == figure:
             return
+        entries = self.entries
         if old is not None:
-            del self.entries[bisect_left(self.entries, (old, who))]
+            del entries[bisect_left(entries, (old, who))]
         if figure is None:
             del self._figures[who]
         else:
             self._figures[who] = figure
-            insort(self.entries, (figure, who))
+            insort(entries, (figure, who))
 
 
 class Group:
@@ -99,19 +100,18 @@ class Group:
 
     def settle(self, member: Member) -> None:
         """Take over what may have changed on a member, or take it in."""
-        who = member.order
+        who, bit = member.order, member.bit
         if who not in self.members:
             self.members[who] = member
             self._sizes = None
         if member.trouble:
             self._up.discard(who)
-            room = 0.0
+            self.rooms.put(who, None)
         else:
             self._up.add(who)
-            room = member.ledger.room
-        self.rooms.put(who, -room if room else None)
+            self.rooms.put(who, -member.ledger.room or None)
         self._unread.add(who)
-        if self._bits.get(who, 0) != member.bit:
+        if self._bits.get(who, 0) != bit:
             self._rename(who, member)
 
     def forget(self, who: int) -> None:
@@ -209,6 +209,22 @@ class Group:
 
 
 @value
+class Kind:
+    """A group that a tier's rules allow.
+
+    Attributes:
+        largest: the one of them with the largest pool.
+        facts: what that one says of itself.
+        scores: what the tier's scorers say of one that keeps every promise, room and prefix left open.
+    """
+
+    group: Group
+    largest: Member
+    facts: WorkerFacts
+    scores: Sequence[float]
+
+
+@value
 class Vain:
     """A search that came to nothing: every worker with room objected.
 
@@ -259,15 +275,14 @@ class Index:
         version: counts the changes of what workers say of themselves.
         opened: counts how many times something opened anywhere.
         vain: the last search for a queue's request that came to nothing, by what is searched for.
-        allowed: which groups a tier's rules allow, and what its scorers say there of one that keeps every
-            promise, as far as it was asked since the last change.
+        allowed: which groups a tier's rules allow, as far as it was asked since the last change.
     """
 
     def __init__(self, prefixes: Prefixes) -> None:
         self.version = 0
         self.opened = 0
         self.vain: dict[object, Vain] = {}
-        self.allowed: dict[object, tuple[Tier, Sequence[tuple[Group, Sequence[float]]]]] = {}
+        self.allowed: dict[object, tuple[Tier, Sequence[Kind]]] = {}
         self._prefixes = prefixes
         self._members: dict[int, Member] = {}
         self._kinds: dict[int, WorkerFacts] = {}

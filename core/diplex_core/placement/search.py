@@ -23,7 +23,7 @@ from operator import attrgetter, itemgetter, mul
 from typing import Final, Protocol, TypeAlias
 
 from diplex_core.placement.filters import PATIENCE, ever_fits
-from diplex_core.placement.index import Group, Index, Member, Vain
+from diplex_core.placement.index import Group, Index, Kind, Member, Vain
 from diplex_core.placement.place import Choice, Look, Placement, TierRules, Words
 from diplex_core.placement.rules import Candidate, Wish, held_from_the_start, need_on, whole
 from diplex_core.prefixes import NOTHING
@@ -40,9 +40,6 @@ _SOONER: Final = 8
 
 Key: TypeAlias = tuple[float, int]
 """A total, or a bound of it, and a worker's place made negative: of equals the first of the fleet is best."""
-_Kind: TypeAlias = tuple[Group, Blocks, Sequence[float]]
-"""Workers of one kind, what the wish needs there where nothing is resident, and what the scorers say of one
-that keeps every promise."""
 
 
 def search(placement: Placement, wish: Wish, index: Index, only: Sequence[Member] | None = None) -> Choice:
@@ -75,7 +72,7 @@ class _Search:
     def run(self, only: Sequence[Member] | None) -> Choice:
         kinds = self._kinds()
         if only is None:
-            lanes = [_Lane(self, *kind) for kind in kinds if kind[0].rooms.entries]
+            lanes = [_Lane(self, kind, blocks) for kind, blocks in kinds if kind.group.rooms.entries]
             if lanes:
                 self._try_best(lanes)
             if not self.thorough and lanes:
@@ -84,19 +81,19 @@ class _Search:
                 else:
                     self._try_sooner(lanes)
             if self.best is None:
-                self._hear_some([group for group, _, _ in kinds])
+                self._hear_some([kind.group for kind, _ in kinds])
         elif only:
-            self._try(only, [_Lane(self, *kind) for kind in kinds])
+            self._try(only, [_Lane(self, kind, blocks) for kind, blocks in kinds])
         picker = self.rules.picker
         if picker is not None and self.able:
             able_ones = [candidate for _, candidate in sorted(self.able, key=_BY_PLACE)]
             return Choice(picker(self.wish, able_ones).pool, Words(self.looks))
-        able = self.best is None and any(group.stands for group, _, _ in kinds)
+        able = self.best is None and any(kind.group.stands for kind, _ in kinds)
         return Choice(self.best, Words(self.looks), able)
 
-    def _kinds(self) -> "list[_Kind]":
-        """The kinds of workers that could take the wish at some time, going by their largest pool; the blocks
-        that it holds there from its start, and what a worker scores that keeps every promise."""
+    def _kinds(self) -> list[tuple[Kind, Blocks]]:
+        """The kinds of workers that could take the wish at some time, going by their largest pool, and the
+        blocks that it holds there from its start."""
         placement, wish, index = self.placement, self.wish, self.index
         packages = wish.tenant.packages
         index.settle()
@@ -105,27 +102,28 @@ class _Search:
         if known is None or known[0] is not wish.tier:
             groups = index.groups(packages)
             allowed = [g for g in groups if not any(rule(wish, g.largest) for rule in placement.by_rule)]
-            known = index.allowed[what] = wish.tier, [(g, self._scores_of(g)) for g in allowed]
-        kinds: list[_Kind] = []
-        least = wish.least_blocks
-        for group, scores in known[1]:
-            largest = group.largest
-            facts = largest.facts
-            needed = whole(wish, facts)
+            known = index.allowed[what] = wish.tier, [self._kind_of(group) for group in allowed]
+        kinds: list[tuple[Kind, Blocks]] = []
+        least, of_size, needed = wish.least_blocks, (0, 0), 0
+        for kind in known[1]:
+            facts = kind.facts
+            size = facts.block_tokens, facts.draft_tokens
+            if size != of_size or not wish.stated:
+                of_size, needed = size, whole(wish, facts)
             if not ever_fits(wish, facts, needed if needed > least else least):
                 continue
-            if placement.by_size and any(rule(wish, largest) for rule in placement.by_size):
+            if placement.by_size and any(rule(wish, kind.largest) for rule in placement.by_size):
                 continue
             first = needed if wish.expected is None else held_from_the_start(wish, facts)
-            kinds.append((group, first if first > least else least, scores))
+            kinds.append((kind, first if first > least else least))
         return kinds
 
-    def _scores_of(self, group: Group) -> Sequence[float]:
-        """What the scorers say of a worker of a kind that keeps every promise, room and prefix left open."""
-        scores = [1.0] * len(self.rules.scorers)
-        if (place := self.rules.bounded.preferred_pattern) is not None:
-            scores[place] = self.rules.scorers[place](self.wish, group.largest)
-        return scores
+    def _kind_of(self, group: Group) -> Kind:
+        rules, largest = self.rules, group.largest
+        scores = [1.0] * len(rules.scorers)
+        if (place := rules.bounded.preferred_pattern) is not None:
+            scores[place] = rules.scorers[place](self.wish, largest)
+        return Kind(group, largest, largest.facts, scores)
 
     def _try(self, members: Iterable[Member], lanes: "list[_Lane]") -> None:
         """Look at these."""
@@ -254,8 +252,8 @@ class _Lane:
         "search",
     )  # fmt: skip
 
-    def __init__(self, search: _Search, group: Group, blocks: Blocks, scores: Sequence[float]) -> None:
-        wish = search.wish
+    def __init__(self, search: _Search, kind: Kind, blocks: Blocks) -> None:
+        wish, group = search.wish, kind.group
         self.search = search
         self.group = group
         self.blocks = blocks
@@ -265,7 +263,7 @@ class _Lane:
         self._at = 0  # in the order by room, of the first that was not looked at
         self._left = inf if search.thorough else search.placement.looks
         self._turn = 0
-        self._scores = list(scores)
+        self._scores = list(kind.scores)
         self._share = 0.0
         self.holders: list[_Holder] = []
         self.floor = 0.0
