@@ -215,13 +215,13 @@ class Kind:
     Attributes:
         largest: the one of them with the largest pool.
         facts: what that one says of itself.
-        scores: what the tier's scorers say of one that keeps every promise, room and prefix left open.
+        most: what one of them scores at most, but for resident prefix and room.
     """
 
     group: Group
     largest: Member
     facts: WorkerFacts
-    scores: Sequence[float]
+    most: float
 
 
 @value

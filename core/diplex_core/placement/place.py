@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from operator import mul
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
@@ -42,7 +41,7 @@ class Look:
     filter: str
     word: str
     rules: "TierRules"
-    scores: tuple[Score, ...] = ()
+    scores: Sequence[Score] = ()
     total: float = 0.0
     ttft: Seconds | None = None
     tpot: Seconds | None = None
@@ -91,12 +90,9 @@ class Choice(NamedTuple):
     able: bool = False
 
 
-class Bounded(NamedTuple):
-    """Places, among a tier's scorers, of those whose word an index knows beforehand; `None`: switched off."""
-
-    preferred_pattern: int | None
-    prefix: int | None
-    room: int | None
+_KNOWN: Final = ("preferred_pattern", "prefix", "room")
+"""What these scorers say of a worker an index knows beforehand. So they are asked last: what all others may
+say at most, and these, is a bound of the total, summed up in the same order and to the same last digit."""
 
 
 @value
@@ -106,17 +102,28 @@ class TierRules:
     tier: Tier
     passing: tuple[Rule, ...]
     own: tuple[Rule, ...]  # of these, those that the index does not answer for
-    scorers: tuple[Scorer, ...]
-    weights: Mapping[str, float]
-    weighing: tuple[float, ...]
-    bounded: Bounded
+    weighed: tuple[tuple[Scorer, float], ...]
+    weights: Mapping[str, float]  # the same by name
+    of_prefix: float  # weights again; 0.0: switched off
+    of_room: float
     picker: Picker | None  # `None`: the best is picked
 
     def look(self, wish: Wish, pool: PoolView) -> Look:
         """What all scorers say of a pool that no filter objects to."""
-        scores = tuple([scorer(wish, pool) for scorer in self.scorers])
-        total = sum(map(mul, self.weighing, scores))
+        scores, total = [], 0.0
+        for scorer, weight in self.weighed:
+            score = scorer(wish, pool)
+            scores.append(score)
+            total += weight * score
         return Look(pool.name, "", "", self, scores, total, pool.ttft(wish), pool.tpot(wish))
+
+    def most(self, wish: Wish, pool: PoolView) -> float:
+        """What a pool's total comes to at most, but for resident prefix and room."""
+        total = 0.0
+        for name, (scorer, weight) in zip(self.weights, self.weighed, strict=True):
+            if name not in ("prefix", "room"):
+                total += weight * (scorer(wish, pool) if name == "preferred_pattern" else 1.0)
+        return total
 
 
 class Placement:
@@ -202,17 +209,17 @@ class Placement:
             weights = {
                 name: weight for name, weight in (self._weights | dict(tier.scorers)).items() if weight
             }
-            names = list(weights)
+            weights |= {name: weights.pop(name) for name in _KNOWN if name in weights}
             filters_of = self.book.filters
             passing = tuple((name, filters_of[name]) for name in (*self._passing, *tier.own_filters))
             known = self._by_tier[tier.name] = TierRules(
                 tier,
                 passing,
                 tuple(rule for rule in passing if rule[0] not in filters.PASSING),
-                tuple(self.book.scorers[name] for name in weights),
+                tuple((self.book.scorers[name], weight) for name, weight in weights.items()),
                 weights,
-                tuple(weights.values()),
-                Bounded(*(names.index(name) if name in weights else None for name in Bounded._fields)),
+                weights.get("prefix", 0.0),
+                weights.get("room", 0.0),
                 None if tier.picker == "best" else self.book.pickers[tier.picker],
             )
         return known

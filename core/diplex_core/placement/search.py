@@ -19,7 +19,7 @@ after a moment.
 from collections.abc import Iterable, Sequence
 from heapq import nsmallest
 from math import inf
-from operator import attrgetter, itemgetter, mul
+from operator import attrgetter, itemgetter
 from typing import Final, Protocol, TypeAlias
 
 from diplex_core.placement.filters import PATIENCE, ever_fits
@@ -119,11 +119,8 @@ class _Search:
         return kinds
 
     def _kind_of(self, group: Group) -> Kind:
-        rules, largest = self.rules, group.largest
-        scores = [1.0] * len(rules.scorers)
-        if (place := rules.bounded.preferred_pattern) is not None:
-            scores[place] = rules.scorers[place](self.wish, largest)
-        return Kind(group, largest, largest.facts, scores)
+        largest = group.largest
+        return Kind(group, largest, largest.facts, self.rules.most(self.wish, largest))
 
     def _try(self, members: Iterable[Member], lanes: "list[_Lane]") -> None:
         """Look at these."""
@@ -248,7 +245,7 @@ class _Lane:
     """
 
     __slots__ = (
-        "_alike", "_at", "_left", "_scores", "_share", "_turn", "blocks", "floor", "group", "holders", "key",
+        "_alike", "_at", "_left", "_most", "_share", "_turn", "blocks", "floor", "group", "holders", "key",
         "search",
     )  # fmt: skip
 
@@ -263,7 +260,7 @@ class _Lane:
         self._at = 0  # in the order by room, of the first that was not looked at
         self._left = inf if search.thorough else search.placement.looks
         self._turn = 0
-        self._scores = list(kind.scores)
+        self._most = kind.most
         self._share = 0.0
         self.holders: list[_Holder] = []
         self.floor = 0.0
@@ -299,13 +296,8 @@ class _Lane:
 
     def bound(self, room: float, share: float) -> float:
         """The total of one that keeps all promises: summed up as scores are, so that equals are equal."""
-        scores, bounded = self._scores, self.search.rules.bounded
-        if bounded.room is not None:
-            scores[bounded.room] = room
-        if bounded.prefix is not None:
-            scores[bounded.prefix] = share
-        total: float = sum(map(mul, self.search.rules.weighing, scores))
-        return total
+        rules = self.search.rules
+        return self._most + rules.of_prefix * share + rules.of_room * room
 
     def advance(self) -> bool:
         entries, seen = self.group.rooms.entries, self.search.seen
