@@ -53,7 +53,8 @@ def search(placement: Placement, wish: Wish, index: Index, only: Sequence[Member
 
 class _Search:
     __slots__ = (
-        "able", "best", "index", "key", "leading", "looks", "placement", "rules", "seen", "thorough", "wish",
+        "able", "begun", "best", "index", "key", "leading", "looks", "placement", "rules", "seen", "thorough",
+        "wish",
     )  # fmt: skip
 
     def __init__(self, placement: Placement, wish: Wish, index: Index) -> None:
@@ -66,12 +67,15 @@ class _Search:
         self.looks: list[Look] = []
         self.seen: set[int] = set()
         self.best: Member | None = None
+        self.begun: Group | None = None  # of this kind the roomiest was looked at
         self.able: list[tuple[int, Candidate]] = []  # each with its place, for a tier's own picker
         self.key: Key = (-inf, 0)
 
     def run(self, only: Sequence[Member] | None) -> Choice:
         kinds = self._kinds()
         if only is None:
+            if self._sees_at_once(kinds):
+                return Choice(self.best, Words(self.looks))
             lanes = [_Lane(self, kind, blocks) for kind, blocks in kinds if kind.group.rooms.entries]
             if lanes:
                 self._try_best(lanes)
@@ -117,6 +121,29 @@ class _Search:
             first = needed if wish.expected is None else held_from_the_start(wish, facts)
             kinds.append((kind, first if first > least else least))
         return kinds
+
+    def _sees_at_once(self, kinds: Sequence[tuple[Kind, Blocks]]) -> bool:
+        """Look at the one with the highest bound of all; False: another may be better."""
+        wish, rules = self.wish, self.rules
+        if rules.picker is not None or (wish.block_hashes and self.index.leading(wish.block_hashes).levels):
+            return False
+        highest, at, needed = self.key, None, 0
+        for kind, blocks in kinds:
+            entries = kind.group.rooms.entries
+            if entries:
+                figure, who = entries[0]
+                bound = kind.most - rules.of_room * figure, -who
+                if bound > highest:
+                    highest, at, needed = bound, kind.group, blocks
+        if at is None:
+            return False
+        self.begun, member = at, at.members[-highest[1]]
+        if not wish.stated:
+            needed = held_from_the_start(wish, member.facts)
+        if not _has_room(wish, needed, member):
+            return False
+        self.look(member)
+        return self.key >= highest
 
     def _kind_of(self, group: Group) -> Kind:
         largest = group.largest
@@ -191,11 +218,8 @@ class _Search:
             )
 
     def _hear_some(self, groups: Sequence[Group]) -> None:
-        """Nobody takes it: let some say why, where nobody has said anything."""
-        if not self.thorough:
-            few = [group.members[group.some_up] for group in groups[:1] or self.index.groups(None)[:1]]
-        else:
-            few = [member for group in self.index.groups(None) for member in group.members.values()]
+        """Nobody takes it: let one of each kind say why, if it has not."""
+        few = [group.members[group.some_up] for group in groups or self.index.groups(None)]
         for member in few[: self.placement.everyone]:
             if member.order not in self.seen:
                 objection = self.placement.objection(self.wish, member)
@@ -257,9 +281,9 @@ class _Lane:
         self.key: Key = (inf, 0)
         # Where a pool leaves less than the tier's cap, the wish shrinks to it: each is to be counted itself.
         self._alike = wish.stated or group.least_tokens >= wish.prompt + wish.max_tokens
-        self._at = 0  # in the order by room, of the first that was not looked at
-        self._left = inf if search.thorough else search.placement.looks
-        self._turn = 0
+        self._turn = 1 if group is search.begun else 0
+        self._at = self._turn  # in the order by room, of the first that was not looked at
+        self._left = inf if search.thorough else search.placement.looks - self._turn
         self._most = kind.most
         self._share = 0.0
         self.holders: list[_Holder] = []
@@ -282,17 +306,10 @@ class _Lane:
         return self.advance()
 
     def has_room(self, member: Member) -> bool:
-        """Nothing stands against it but what the tier's own filters may say."""
-        wish, ledger = self.search.wish, member.ledger
-        if wish.choices > ledger.slots.free:
-            return False
-        blocks = self.blocks if self._alike else held_from_the_start(wish, member.facts)
-        if blocks <= ledger.open_blocks:
-            return True
-        if not wish.block_hashes:
-            return False
-        need = need_on(wish, member)
-        return ledger.fits(need.blocks, need.slots, need.hits)
+        wish = self.search.wish
+        return _has_room(
+            wish, self.blocks if self._alike else held_from_the_start(wish, member.facts), member
+        )
 
     def bound(self, room: float, share: float) -> float:
         """The total of one that keeps all promises: summed up as scores are, so that equals are equal."""
@@ -371,6 +388,23 @@ class _Holder:
 
     def advance(self) -> bool:
         return False
+
+
+def _has_room(wish: Wish, blocks: Blocks, member: Member) -> bool:
+    """Nothing stands against it but what the tier's own filters may say.
+
+    Args:
+        blocks: what the wish needs there where nothing is resident.
+    """
+    ledger = member.ledger
+    if wish.choices > ledger.slots.free:
+        return False
+    if blocks <= ledger.open_blocks:
+        return True
+    if not wish.block_hashes:
+        return False
+    need = need_on(wish, member)
+    return ledger.fits(need.blocks, need.slots, need.hits)
 
 
 def _figure_and_order(one: tuple[float, Member]) -> tuple[float, int]:
