@@ -42,6 +42,7 @@ class Worker:
     lost_at: Seconds = 0.0
     problem: str = "no link yet"
     engine_problem: str = ""
+    residency_problem: str = ""  # why nobody is sent there for its prefix blocks; empty: they are known
     engine_lost_at: Seconds = 0.0
     draining: bool = False
     last_number: int = 0
@@ -235,8 +236,10 @@ class Worker:
     def note_others(self, report: Report) -> bool:
         """Take over which prefix blocks are resident, and what others hold, once its claims are read. True:
         they hold more or less than before. Pinned blocks beyond this account's are others'."""
-        ledger = self.ledger
-        if report.full:
+        ledger, self.residency_problem = self.ledger, report.residency_problem
+        if report.residency_problem:
+            ledger.resident_is(())  # until a full report without it says what there is
+        elif report.full:
             ledger.resident_is(report.stored)
         elif report.removed or report.stored:
             ledger.removed(report.removed)

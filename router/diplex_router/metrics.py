@@ -42,6 +42,11 @@ class FleetCollector:
         wanted = GaugeMetricFamily(
             "diplex_kv_wanted_blocks", "KV blocks by which claims wait to grow", labels=["worker"]
         )
+        blind = GaugeMetricFamily(
+            "diplex_residency_problem",
+            "1: what a worker says of resident prefix blocks cannot be believed now",
+            labels=["worker"],
+        )
         drift = GaugeMetricFamily(
             "diplex_kv_drift_blocks",
             "KV blocks by which a worker's last full report and the ledger differed",
@@ -51,13 +56,14 @@ class FleetCollector:
             up.add_metric([name], 0.0 if worker.trouble else 1.0)
             wanted.add_metric([name], worker.ledger.wanted)
             drift.add_metric([name], worker.drift)
+            blind.add_metric([name], 1.0 if worker.residency_problem else 0.0)
             for family, axis in ((blocks, worker.ledger.blocks), (slots, worker.ledger.slots)):
                 for state in ("capacity", "guard", "reserved", "pinned", "reclaiming", "foreign", "free"):
                     family.add_metric([name, state], getattr(axis, state))
             blocks.add_metric([name, "cached"], worker.ledger.cached)
             if worker.ledger.observed is not None:
                 blocks.add_metric([name, "observed"], worker.ledger.observed)
-        yield from (blocks, slots, wanted, drift, up)
+        yield from (blocks, slots, wanted, drift, blind, up)
 
     def _queues_and_leases(self) -> Iterator[Metric]:
         admission = self._admission

@@ -95,6 +95,7 @@ class View:
             output_tokens=worker.output_tokens,
             prefill_tokens=account(worker.ledger.prefill),
             requests_by_tier=worker.requests_by_tier,
+            residency_problem=worker.residency_problem,
             wanted_blocks=worker.ledger.wanted,
             drift_blocks=worker.drift,
             drift_alarm=worker.drift_alarm,

@@ -19,6 +19,19 @@ def heard(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
+def test_a_signal_that_died_is_said_once_and_once_more_when_it_is_back(heard):
+    admission = Admission(RULES, ["w1"], epoch=1, now=0.0)
+    alarms = Alarms(admission)
+    for number, problem in enumerate(["", "its events stopped", "its events stopped", ""], 1):
+        report = Report(number, True, 0.0, 0, 0, facts=FACTS, residency_problem=problem)
+        admission.step(Reported("w1", report), float(number))
+        alarms.look()
+    assert [(record.levelname, record.getMessage()) for record in heard.records] == [
+        ("WARNING", "worker w1: nobody is sent there for its prefix blocks: its events stopped"),
+        ("INFO", "worker w1: what it says of prefix blocks can be relied on again"),
+    ]
+
+
 def test_an_account_that_drifts_is_said_once_and_once_more_when_it_is_right_again(heard):
     admission = Admission(RULES, ["w1"], epoch=1, now=0.0)
     alarms = Alarms(admission)

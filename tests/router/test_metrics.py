@@ -62,16 +62,18 @@ def test_the_page_parses_and_has_the_names_that_dashboards_go_by():
     assert samples["diplex_prediction_ttft_error_seconds_bucket", ("le", "0.03"), *WHO] == 0
 
 
-def test_growth_preemption_and_drift_have_their_figures():
+def test_growth_preemption_drift_and_a_dead_signal_have_their_figures():
     admission = Admission(RULES, ["w1"], epoch=1, now=0.0)
     metrics = Metrics(admission)
-    admission.step(Reported("w1", Report(1, True, 0.0, 7, 0, facts=FACTS)), 0.0)
+    report = Report(1, True, 0.0, 7, 0, facts=FACTS, residency_problem="its events stopped")
+    admission.step(Reported("w1", report), 0.0)
     admission.preempted = 3
     admission.workers["w1"].ledger.wanted = 12
     samples = page(metrics)
     assert samples["diplex_preempted_total",] == 3
     assert samples["diplex_kv_wanted_blocks", ("worker", "w1")] == 12
     assert samples["diplex_kv_drift_blocks", ("worker", "w1")] == 7
+    assert samples["diplex_residency_problem", ("worker", "w1")] == 1
 
 
 def test_a_promise_counts_for_the_tier_that_was_asked_for():

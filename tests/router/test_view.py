@@ -59,12 +59,14 @@ def test_preemptions_and_the_worst_drift_stand_beside_the_leases():
 def test_a_worker_shows_what_claims_wait_for_and_how_far_accounts_differ():
     admission = Admission(RULES, ("w1",), epoch=1, now=0.0)
     facts = WorkerFacts("w1", "w1", Pattern.A, frozenset({MODEL}), 1, "h:1", 32, 100, 4)
-    admission.step(Reported("w1", Report(1, True, 0.0, 28, 0, facts=facts)), 0.0)
+    report = Report(1, True, 0.0, 28, 0, facts=facts, residency_problem="its events stopped")
+    admission.step(Reported("w1", report), 0.0)
     admission.workers["w1"].ledger.wanted = 12
     infos = {"w1": pb.WorkerInfo(name="w1")}
     (shown,) = View("r1", admission, (), infos, started=0.0).fleet(1.0).workers
     assert (shown.wanted_blocks, shown.drift_blocks) == (12, 28)
     assert "28 of 100 KV blocks" in shown.drift_alarm
+    assert shown.residency_problem == "its events stopped"
 
 
 def test_an_axis_without_a_bound_shows_what_is_taken_and_no_capacity():

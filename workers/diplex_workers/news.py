@@ -35,7 +35,11 @@ class EngineNews:
             sequence.prefill_began = self._account.clock.now()
 
     def kept(self, event: BlockEvent) -> None:
-        self._account.prefixes.heard(event)
+        prefixes = self._account.prefixes
+        before = prefixes.problem
+        prefixes.heard(event)
+        if prefixes.problem != before:
+            self._account.tell_all()
 
     def deliver(self, outputs: Several[Output]) -> None:
         """News of one iteration. No call in here waits, so all of it is in one frame a stream."""
