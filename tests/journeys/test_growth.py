@@ -141,25 +141,33 @@ def running(shared_fleet: Callable[..., Any]) -> Any:
     return shared_fleet(CONFIG)
 
 
-async def test_answers_grow_and_give_way_and_every_stream_is_exact(running: Any):
-    async def all_of(asked: list[tuple[Road, bytes, int, str]]) -> list[Answer]:
-        return await asyncio.wait_for(
-            asyncio.gather(*(road(running, payload, tokens, tier) for road, payload, tokens, tier in asked)),
-            120,
-        )
+Asked = tuple[Road, bytes, int, str]
 
-    short = [(over_sdk, prompt(1000 + number), 20, "batch") for number in range(SHORT)]
-    assert {answer.preemptions for answer in await all_of(short)} == {0}, "held in full, nobody gives way"
+
+async def all_of(fleet: Any, asked: list[Asked]) -> list[Answer]:
+    """Each is exactly what its prompt determines."""
+    roads = (road(fleet, payload, tokens, tier) for road, payload, tokens, tier in asked)
+    answers = await asyncio.wait_for(asyncio.gather(*roads), 120)
+    for (_, payload, tokens, _), answer in zip(asked, answers, strict=True):
+        assert (answer.text, answer.tokens) == (determined_by(payload, tokens), tokens)
+    return answers
+
+
+def short_ones() -> list[Asked]:
+    """From these the router learns how long such answers mostly are. Held in full, nobody gives way."""
+    return [(over_sdk, prompt(1000 + number), 20, "batch") for number in range(SHORT)]
+
+
+async def test_answers_grow_and_give_way_and_every_stream_is_exact(running: Any):
+    assert {answer.preemptions for answer in await all_of(running, short_ones())} == {0}
 
     asked = [(ROADS[number % 3], prompt(number), LENGTH + 9 * number, "batch") for number in range(LONG)]
     asked += [(over_sdk, prompt(2000 + number), 200, "steady") for number in range(3)]
     over = asyncio.Event()
     watching = asyncio.create_task(watch(running, over))
-    answers = await all_of(asked)
+    answers = await all_of(running, asked)
     over.set()
     seen = await watching
-    for (_, payload, tokens, _), answer in zip(asked, answers, strict=True):
-        assert (answer.text, answer.tokens) == (determined_by(payload, tokens), tokens)
 
     grown, steady = answers[:LONG], answers[LONG:]
     assert {answer.preemptions for answer in steady} == {0}
@@ -172,3 +180,23 @@ async def test_answers_grow_and_give_way_and_every_stream_is_exact(running: Any)
     for worker in running.workers:
         pool = await running.pool_of(worker)
         assert POOL / 2 < pool.peak_blocks <= POOL
+
+
+async def test_a_router_that_dies_while_answers_grow_loses_nothing(fleet: Any):
+    running = fleet(CONFIG)
+    await all_of(running, short_ones())
+    asked: list[Asked] = [
+        ((over_sdk, over_rest)[number % 2], prompt(number), LENGTH, "batch") for number in range(LONG)
+    ]
+    answering = asyncio.create_task(all_of(running, asked))
+
+    async def some_have_given_way() -> bool:
+        return (await running.state()).leases.preempted > 1
+
+    await running.until(some_have_given_way, "two have given way", within=60)
+    running.kill("router")
+    await answering
+    settled = await running.settled(within=20)
+    assert settled.leases.adopted > 0
+    for worker in running.workers:
+        assert (await running.pool_of(worker)).peak_blocks <= POOL
