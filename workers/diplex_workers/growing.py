@@ -73,7 +73,7 @@ class Growing:
         """Claims whose router is not linked grow from what is free, those that asked first before others."""
         account = self._account
         for sequence in list(self._wanting.values()):
-            alone = sequence.wanted and sequence.owner not in account.feeds
+            alone = account.wanted(sequence.claim) and sequence.owner not in account.feeds
             if alone and account.pool.resize(sequence.claim, sequence.wanted) is None:
                 self.grew(sequence)
 

@@ -93,6 +93,8 @@ def _summary(reply: "Reply") -> str:
     if serving := reply.serving:
         words += [serving.worker, f"pattern {serving.pattern}", f"engine {serving.engine}"]
         words += ["simulated"] if serving.simulated else []
+    if reply.preemptions:
+        words.append(f"gave way to others {reply.preemptions} times")
     return " · ".join(words)
 
 
@@ -107,5 +109,6 @@ def _fields(reply: "Reply") -> dict[str, Any]:
         "usage": asdict(reply.usage),
         "ttft_ms": None if reply.ttft_s is None else reply.ttft_s * 1000,
         "tok_s": reply.tokens_per_s,
+        "preemptions": reply.preemptions,
         **(asdict(reply.serving) if reply.serving else {}),
     }
