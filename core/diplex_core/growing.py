@@ -14,8 +14,9 @@ from typing import Final, NamedTuple
 
 from diplex_core.words import Blocks, Claim, Seconds
 
-PATIENCE: Final[Seconds] = 1.0
-"""So long a claim waits to grow while others beside it may end, before an equal of it is stopped."""
+PATIENCE: Final[Seconds] = 2.0
+"""So long a claim waits to grow while others beside it may end, before an equal of it is stopped. Its
+sequence still speaks for about half of that, and in a full pool somebody mostly ends (benchmarks/growth)."""
 LONG_PATIENCE: Final[Seconds] = 10.0
 """So long it waits where nobody but itself could give way, and others run that will end."""
 

@@ -16,8 +16,8 @@ from diplex_core.words import Tokens
 _ERROR: Final = 0.02
 _GAMMA: Final = (1 + _ERROR) / (1 - _ERROR)
 _PER_LOG: Final = 1 / log(_GAMMA)
-_ENOUGH: Final = 20
-"""Fewer answers than these say nothing."""
+_ENOUGH: Final = 30
+"""Fewer answers than these say nothing: the first that end are the short ones (benchmarks/growth)."""
 _MOST: Final = 4096
 """At so many answers the counts are halved."""
 _STALE: Final = 64

@@ -101,7 +101,7 @@ def test_a_request_whose_whole_need_fits_no_pool_is_refused_though_it_would_begi
 
 def test_lengths_are_learned_from_whole_answers_alone(facts, new_desk):
     desk = new_desk(growing(facts, "a", 100), rules=RULES)
-    for reason, length in [(EndReason.STOP, 50)] * 20 + [(EndReason.CANCELLED, 1)] * 40:
+    for reason, length in [(EndReason.STOP, 50)] * 30 + [(EndReason.CANCELLED, 1)] * 40:
         granted = desk.grant(32, 320)
         desk.start(granted)
         desk.report("a", ended=(EndedClaim(granted.claim, reason, 32, length),))

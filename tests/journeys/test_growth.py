@@ -34,7 +34,7 @@ default_tier: batch
 """
 POOL = 60
 MOST = 1536  # in full, each request would hold 49 of a pool's 60 blocks, or more
-SHORT = 24  # a tier's requests are known when twenty of them have ended
+SHORT = 34  # a tier's requests are known when thirty of them have ended
 LONG, LENGTH = 15, 480  # 16 blocks and more each: twice what both pools have
 
 
