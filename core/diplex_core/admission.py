@@ -296,7 +296,7 @@ class Admission:
 
     def _make_way(self, wish: Wish) -> None:
         """Nobody has room: growing claims of a lower priority may give way."""
-        made = self._giving_way.make_way(wish, self.workers.values())
+        made = self._giving_way.make_way(wish)
         if made is not None:
             worker, stops = made
             self._out += stops
@@ -375,6 +375,8 @@ class Admission:
         lease.attempt += 1
         worker.receive(lease.claim, wish, need)
         self._index.touched(worker)
+        if need.grows:
+            self._giving_way.grows_on(worker)
         lease.worker = worker.name
         lease.queued = now - lease.arrived
         if lease.predicted_ttft is None:
@@ -643,6 +645,7 @@ class Admission:
         worker.guests.came(held.claim, guest, prompt=to_read, reading=None, now=now)
         if held.grows:
             worker.growing.came(held.claim, held.priority, now)
+            self._giving_way.grows_on(worker)
 
     def _ended(self, worker: Worker, ended: EndedClaim, now: Seconds) -> None:
         worker.ended(ended)

@@ -4,7 +4,6 @@ What happens on a worker is noted here and answered at the end of the router's s
 claim ends and another wants to grow comes to a raise, and to nobody's stop.
 """
 
-from collections.abc import Iterable
 from typing import Final
 
 from diplex_core.events import RaiseClaim, Refusal, StopClaim, WantedClaim, Why
@@ -31,6 +30,7 @@ class GivingWay:
         self._last_raise = epoch << 32
         self._wanting: dict[str, Worker] = {}  # on these claims wait to grow,
         self._noted: dict[str, Worker] = {}  # and on these something has happened since
+        self._grown_on: dict[str, Worker] = {}  # these had growing claims when they were last looked at
 
     def wants(self, worker: Worker, wanted: WantedClaim, now: Seconds) -> None:
         """A claim is near its limit. While a raise is on its way to it, it is not raised again."""
@@ -39,6 +39,10 @@ class GivingWay:
             return
         worker.growing.wants(wanted.claim, wanted.blocks, now)
         self._wanting[worker.name] = self._noted[worker.name] = worker
+
+    def grows_on(self, worker: Worker) -> None:
+        """A claim that may grow has come to a worker."""
+        self._grown_on[worker.name] = worker
 
     def freed(self, worker: Worker) -> None:
         """Something may be free there that was not, or fewer wait."""
@@ -106,13 +110,16 @@ class GivingWay:
                 break
         return stops
 
-    def make_way(self, wish: Wish, workers: Iterable[Worker]) -> tuple[Worker, list[StopClaim]] | None:
+    def make_way(self, wish: Wish) -> tuple[Worker, list[StopClaim]] | None:
         """Nobody has room for a wish: growing claims of a lower priority give way where fewest have to.
         `None`: nowhere, as that would not help, or enough is on its way back."""
         chosen: tuple[Worker, list[Claim]] | None = None
         looked = 0
-        for worker in workers:
-            if not len(worker.growing) or worker.trouble:
+        for worker in list(self._grown_on.values()):
+            if not len(worker.growing):
+                del self._grown_on[worker.name]
+                continue
+            if worker.trouble:
                 continue
             looked += 1
             if looked > _FEW:
