@@ -101,11 +101,11 @@ def test_config_check_points_at_the_line(diplex: Diplex, simulated: Path):
 
 
 def test_config_check_prints_json(diplex: Diplex, simulated: Path):
-    simulated.write_text(simulated.read_text().replace("[A, C]", "[A, C], reserve: expected"))
+    simulated.write_text(simulated.read_text().replace("[A, C]", "[A, C], preemptible: true"))
     done = diplex("config", "check", "fleet.yaml", "--json")
     assert done.returncode == 0
     assert (
-        '"fine": true, "faults": [], "notes": ["fleet.yaml:6: tiers.standard.reserve: not yet acted on'
+        '"fine": true, "faults": [], "notes": ["fleet.yaml:6: tiers.standard.preemptible: nobody gives way'
         in done.stdout
     )
 
