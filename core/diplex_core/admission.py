@@ -5,7 +5,7 @@ on its streams and carries out what it answers; the simulator and the property t
 It calls no clock: `now` is seconds on any clock that never goes back.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import assert_never
 
@@ -49,6 +49,7 @@ from diplex_core.lessons import Lessons
 from diplex_core.model.forecast import forecast_of
 from diplex_core.outcome import outcome_of
 from diplex_core.past import Ending, Explanation, Outcome, Past
+from diplex_core.peers import Peers
 from diplex_core.placement.index import Index
 from diplex_core.placement.place import Choice, Placement
 from diplex_core.placement.rules import Wish, need_on
@@ -98,6 +99,7 @@ class Admission:
         self.epoch = epoch
         self._prefixes = Prefixes()
         self._index = Index(self._prefixes)
+        self._peers: defaultdict[WorkerFacts, Peers] = defaultdict(Peers)  # by kind
         self.workers = {
             name: Worker(name, order, self._prefixes.shelf(), lost_at=now)
             for order, name in enumerate(workers)
@@ -576,6 +578,7 @@ class Admission:
         if facts is known or facts == known:
             return
         worker.introduce(facts)
+        worker.share.moved(self._peers[facts.kind], now)
         self._index.introduced(worker)
         size = (facts.boot, facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks)
         if known is not None and size == (
@@ -695,6 +698,7 @@ class Admission:
         if worker.linked or not worker.problem:
             worker.lost_at = now
         worker.linked = False
+        worker.share.counts(False, now)
         self._index.touched(worker)
         if not worker.given_up:
             self._unlinked.add(worker.name)

@@ -10,6 +10,7 @@ from diplex_core.guests import Guest, Guests
 from diplex_core.ledger import PoolLedger
 from diplex_core.lessons import Lessons
 from diplex_core.model.forecast import Forecast, Load, Outlook
+from diplex_core.peers import Share
 from diplex_core.placement.rules import Need, Wish
 from diplex_core.prefixes import Shelf
 from diplex_core.words import Blocks, Claim, Seconds, Tokens
@@ -37,6 +38,7 @@ class Worker:
     growing: Growing = field(default_factory=Growing)
     forecast: Forecast | None = None  # nobody knows how fast a worker without one is
     lessons: Lessons = field(default_factory=Lessons)
+    share: Share = field(default_factory=Share)
     linked: bool = False
     given_up: bool = False
     lost_at: Seconds = 0.0
@@ -105,6 +107,10 @@ class Worker:
             return 0
         return min(self.shelf.leading(wish.block_hashes), wish.prompt // self.facts.block_tokens)
 
+    def given(self, wish: Wish) -> tuple[float, float]:
+        """Prompt tokens that it was given to read of late, and the mean of the workers of its kind."""
+        return self.share.beside(wish.now)
+
     def receive(self, claim: Claim, wish: Wish, need: Need) -> None:
         """A wish is granted here: charged, and a guest from now on, on whom others depend."""
         outlook, promised = self._outlook(wish), wish.promise.tpot_p95
@@ -121,6 +127,7 @@ class Worker:
         self.guests.came(claim, guest, prompt=to_read, reading=reading, now=wish.now)
         if need.grows:
             self.growing.came(claim, wish.tier.priority, wish.arrived)
+        self.share.given(to_read, wish.now)
         self.ledger.charge(claim, need.blocks, need.slots, need.hits, to_read)
 
     def read(self, claim: Claim, now: Seconds) -> None:
@@ -231,6 +238,7 @@ class Worker:
             self.engine_lost_at = now
         self.engine_problem = report.engine_problem
         self.draining = report.draining
+        self.share.counts(not self.trouble, now)
         return True
 
     def note_others(self, report: Report) -> bool:

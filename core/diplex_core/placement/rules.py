@@ -108,6 +108,9 @@ class PoolView(Protocol):
         """Resident streams of this priority or a higher one whose promised time per output token reading the
         wish's prompt would break, as far as anybody knows."""
 
+    def given(self, wish: Wish) -> tuple[float, float]:
+        """Prompt tokens that it was given to read of late, and the mean of the workers of its kind."""
+
 
 @value
 class Need:

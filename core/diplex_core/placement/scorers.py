@@ -5,13 +5,13 @@ from types import MappingProxyType
 from typing import Final
 
 from diplex_core.placement.rules import PoolView, Score, Wish, scorer
-from diplex_core.words import Seconds
+from diplex_core.words import Seconds, Tokens
 
 # What a tier's rules may change. A worker that has just refused comes last; then broken promises count, at
 # least 4 each: a neighbour's, who is there already, a little more than the request's own; then the tier's
 # order of patterns (1/n of 2 for each place lost, so 1 for a tier that names two), what is cached of the
-# prompt, and room: all three together less than one promise.
-# benchmarks/prefill_budget shows what comes of them on a trace.
+# prompt, balance, and room: all four together less than one promise.
+# benchmarks/prefill_budget and benchmarks/prefix show what comes of them on a trace.
 WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
     {
         "not_refused": 64.0,
@@ -20,12 +20,17 @@ WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
         "neighbours": 10.0,
         "preferred_pattern": 2.0,
         "prefix": 1.0,
+        "balance": 0.75,
         "room": 0.5,
     }
 )
 
 _LATE: Final = 0.5
 """The most that a prediction beyond its target scores; the later, the less."""
+_AHEAD: Final = 0.1
+"""By such a share of what its peers were given to read a worker may be ahead of them,"""
+_A_FEW_PROMPTS: Final[Tokens] = 20_000
+"""and by so much more: where little is read, one prompt is no imbalance."""
 
 
 @scorer("preferred_pattern")
@@ -47,6 +52,20 @@ def prefix(wish: Wish, pool: PoolView) -> Score:
     if not wish.block_hashes:
         return 0.0
     return min(1.0, pool.cached(wish) * pool.facts.block_tokens / wish.prompt)
+
+
+@scorer("balance")
+def balance(wish: Wish, pool: PoolView) -> Score:
+    """1 where no more was given to read of late than to its peers in the mean; 0 from a tenth more on.
+
+    Up to there prompts go where they begin; beyond, one that is resident there in part goes elsewhere, and so
+    its beginning comes to be in two places where one cannot bear it.
+    Source: Mirrokni, Thorup, Zadimoghaddam, "Consistent hashing with bounded loads" (SODA 2018), the bound;
+        Srivatsa et al., "Preble" (2024), reading of late as the load.
+    """
+    own, mean = pool.given(wish)
+    ahead = own - mean
+    return 1.0 if ahead <= 0 else max(0.0, 1.0 - ahead / (_AHEAD * mean + _A_FEW_PROMPTS))
 
 
 @scorer("not_refused")

@@ -24,6 +24,7 @@ class Pool:
     predicted_ttft: float | None = None
     predicted_tpot: float | None = None
     harms: int = 0
+    read: tuple[float, float] = (0.0, 0.0)
     trouble: str = ""
     ledger: PoolLedger = field(default_factory=lambda: PoolLedger(100, 4))
 
@@ -39,6 +40,9 @@ class Pool:
 
     def harmed(self, wish: Wish, priority: int) -> int:
         return self.harms
+
+    def given(self, wish: Wish) -> tuple[float, float]:
+        return self.read
 
 
 def wish(tier: Tier = INTERACTIVE, *, prompt: int = 1000, waited: float = 0.0) -> Wish:
@@ -61,6 +65,23 @@ def wish(tier: Tier = INTERACTIVE, *, prompt: int = 1000, waited: float = 0.0) -
 )
 def test_a_scorer_counts_broken_promises(rule: str, predicted: dict[str, float], score: float) -> None:
     assert SCORERS[rule](wish(), Pool(**predicted)) == pytest.approx(score, abs=0.001)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("own", "mean", "score"),
+    [
+        (0, 0, 1.0),
+        (5_000, 20_000, 1.0),  # less than its peers: no better than as much
+        (20_000, 20_000, 1.0),
+        (10_000, 2_500, 0.63),  # one prompt of a quiet fleet
+        (1_060_000, 1_000_000, 0.5),
+        (1_200_000, 1_000_000, 0.0),
+    ],
+)
+def test_a_worker_that_was_given_more_to_read_than_its_peers_scores_less(
+    own: float, mean: float, score: float
+) -> None:
+    assert SCORERS["balance"](wish(), Pool(read=(own, mean))) == pytest.approx(score, abs=0.005)
 
 
 def test_a_tier_that_promises_nothing_is_never_late() -> None:

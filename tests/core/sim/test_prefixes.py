@@ -1,0 +1,90 @@
+"""Prompts that begin alike, on four simulated workers that keep prefixes: a piece of a public trace."""
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from diplex_cli.simulate.blocks import piece_hashes
+from diplex_core.events import WorkerFacts
+from diplex_core.report.outcome import Outcome
+from diplex_core.sim.arrivals import Arrival
+from diplex_core.sim.simulation import Simulation
+from diplex_core.words import Pattern, Rules, Tier
+
+TRACE = Path(__file__).parents[3] / "benchmarks" / "traces" / "mooncake_synthetic_first_half.jsonl.gz"
+BLOCK = 512
+BULK = Tier("bulk", (Pattern.A,))
+RULES = Rules(frozenset({"m"}), "m", {"bulk": BULK}, "bulk")
+
+
+def worker(name: str, blocks: int = 1300) -> WorkerFacts:
+    return WorkerFacts(
+        name, name, Pattern.A, frozenset({"m"}), 1, "", BLOCK, blocks, 64, engine="sim",
+        calibration="chapter", gpu="b200", profile="qwen2.5-72b", weights="mxfp4-mixed", kv_cache="mxfp8",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def load() -> list[Arrival]:
+    with gzip.open(TRACE, "rt") as file:
+        rows = [json.loads(line) for _, line in zip(range(900), file, strict=False)]
+    return [
+        Arrival(
+            row["timestamp"] / 1000,
+            row["input_length"],
+            row["output_length"],
+            block_hashes=piece_hashes(row["hash_ids"], BLOCK, row["input_length"], BLOCK, 0),
+        )
+        for row in rows
+    ]
+
+
+def run(simulation: Simulation, load: list[Arrival]) -> tuple[int, list[int]]:
+    """Prompt tokens that nobody had to read, and those that each worker read, the least first."""
+    outcomes: list[Outcome] = []
+    simulation.run(load, outcomes.append)
+    assert all(one.completed for one in outcomes)
+    read: Counter[str] = Counter()
+    for one in outcomes:
+        read[one.worker] += one.prompt_tokens - one.cached_tokens
+    return sum(one.cached_tokens for one in outcomes), sorted(read[name] for name in simulation.workers)
+
+
+def lru_saves(load: list[Arrival], blocks: int) -> int:
+    """Tokens that one cache of so many blocks saves of the same prompts, one after the other."""
+    kept: dict[int, None] = {}
+    saved = 0
+    for arrival in load:
+        hashes = arrival.block_hashes
+        saved += BLOCK * next((at for at, block in enumerate(hashes) if block not in kept), len(hashes))
+        for block in reversed(hashes):
+            kept.pop(block, None)
+            kept[block] = None
+        for block in list(kept)[: max(0, len(kept) - blocks)]:
+            del kept[block]
+    return saved
+
+
+def test_four_pools_save_what_one_as_large_as_all_of_them_would_and_share_the_reading(load: list[Arrival]):
+    simulation = Simulation(RULES, [worker(f"w{at}") for at in range(4)])
+    saved, read = run(simulation, load)
+    assert saved >= 0.9 * lru_saves(load, 4 * 1300) > 500_000
+    assert read[-1] <= 1.1 * read[0]
+    for name, one in simulation.workers.items():
+        shelf = simulation.admission.workers[name].shelf
+        assert shelf is not None and len(shelf) == len(one.cache.kept) > 1000
+        assert all(block in shelf for block in one.cache.kept)
+
+
+def test_prompts_that_all_begin_alike_do_not_all_go_to_one_worker():
+    beginning = (1, 2, 3, 4)
+    hot = [
+        Arrival(at / 5, 4000, 20, block_hashes=(*beginning, 10 * at + 10, 10 * at + 11, 10 * at + 12))
+        for at in range(300)
+    ]
+    saved, read = run(Simulation(RULES, [worker(f"w{at}") for at in range(4)]), hot)
+    assert saved >= 0.95 * len(hot) * len(beginning) * BLOCK
+    assert read[-1] <= 1.2 * read[0]
