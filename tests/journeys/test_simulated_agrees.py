@@ -4,10 +4,12 @@ What is between the two is Python's own time. `--message-ms` stands for it: four
 token, three the turn of a slot from one request to the next.
 """
 
+import gzip
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TRACES = ROOT / "benchmarks/traces"
+CONVERSATIONS = TRACES / "mooncake_conversation_first_half.jsonl.gz"
 AGREE = 0.05
 ATTEMPTS = 3
 MESSAGE_MS = 1.0
@@ -57,11 +60,18 @@ def test_with_time_scale_10_a_queue_is_simulated_as_it_runs(shared_fleet: Callab
 def test_long_prompts_are_read_in_simulation_as_they_are_by_the_clock(
     shared_fleet: Callable[..., Any], tmp_path: Path
 ):
-    # The lengths of a public trace, whose requests come several at a time: here one after another, as of those
-    # that come at once a client counts and hashes the short ones first.
     trace = tmp_path / "lengths.csv"
-    trace.write_text("\n".join(lengths_alone(TRACES / "mooncake_conversation_first_half.jsonl.gz", 50)))
+    trace.write_text("\n".join(lengths_alone(CONVERSATIONS, 50)))
     options = ["--clamp-input", "40000", "--clamp-output", "60", "--speed", "0.8", *MIX]
+    assert_agreement(READS, trace, options, shared_fleet, tmp_path)
+
+
+def test_what_prompts_share_is_read_once_in_simulation_as_it_is_by_the_clock(
+    shared_fleet: Callable[..., Any], tmp_path: Path
+):
+    trace = tmp_path / "conversations.jsonl"
+    trace.write_text("\n".join(one_by_one(CONVERSATIONS, 60)))
+    options = ["--clamp-input", "40000", "--clamp-output", "60", *MIX]
     assert_agreement(READS, trace, options, shared_fleet, tmp_path)
 
 
@@ -71,7 +81,7 @@ def assert_agreement(
     """Compare TTFT p50 and p95 and TPOT p50 of each tier, and goodput of all.
 
     A machine that does something else meanwhile is late by the clock, and cannot be early: the best of a few
-    runs is what the configuration does. Each has a seed of its own, so that none finds the prompts of another.
+    runs is what the configuration does. Each has a seed of its own, so that none finds what another has read.
     """
     file = folder / "fleet.yaml"
     file.write_text(config)
@@ -94,15 +104,25 @@ def differences(real: Mapping[str, Any], simulated: Mapping[str, Any]) -> Iterat
         for figure, percentile in (("ttft_ms", "p50"), ("ttft_ms", "p95"), ("tpot_ms", "p50")):
             ours, theirs = other[figure][percentile], tier[figure][percentile]
             yield f"{name} {figure} {percentile}: {ours} for {theirs}", ours / theirs - 1
+    ours, theirs = (one["prefix"]["prefill_tokens_saved"] for one in (simulated, real))
+    yield f"prefill saved: {ours} for {theirs}", ours / theirs - 1 if theirs else float(ours)
     yield "goodput", simulated["goodput_rps"] / real["goodput_rps"] - 1
 
 
-def lengths_alone(trace: Path, limit: int) -> Iterator[str]:
-    from diplex_cli.replay import traces
+def one_by_one(trace: Path, limit: int) -> Iterator[str]:
+    """A trace whose requests come several at a time, one after another: of those that come at once a client
+    counts and hashes the short ones first."""
+    with gzip.open(trace, "rt") as lines:
+        for number, line in enumerate(islice(lines, limit)):
+            row = json.loads(line)
+            at = round(100 * number + row["timestamp"] / 10)
+            yield json.dumps({**row, "timestamp": at, "output_length": max(2, row["output_length"])})
 
+
+def lengths_alone(trace: Path, limit: int) -> Iterator[str]:
     yield "arrival_s,input_tokens,output_tokens"
-    for number, row in enumerate(traces.read(str(trace), limit).rows):
-        yield f"{row.arrival / 10 + number / 10},{row.input_tokens},{max(2, row.output_tokens)}"
+    for row in map(json.loads, one_by_one(trace, limit)):
+        yield f"{row['timestamp'] / 1000},{row['input_length']},{row['output_length']}"
 
 
 def said(*words: str) -> Any:

@@ -46,6 +46,7 @@ def facts_of(worker: WorkerConfig) -> WorkerFacts:
         capacity_slots=worker.slots or times.largest_batch,
         context=catalogue.model(about["profile"]).context,
         can_grow=True,
+        reports_residency=True,
         tiers=frozenset(worker.tiers),
         engine=worker.engine.kind,
         simulated=True,

@@ -209,7 +209,14 @@ def test_short_of_blocks_some_give_way_and_every_answer_is_whole():
 
 @given(
     lengths=st.lists(
-        st.tuples(st.floats(0.0, 0.3), st.integers(1, 800), st.integers(1, 1_800)), min_size=1, max_size=30
+        st.tuples(
+            st.floats(0.0, 0.3),
+            st.integers(1, 800),
+            st.integers(1, 1_800),
+            st.sampled_from([0, 0, 1, 2]),  # which prompts it shares its beginning with; 0: none
+        ),
+        min_size=10,
+        max_size=30,
     ),
     speculates=st.booleans(),
     faults=st.lists(
@@ -227,11 +234,12 @@ def test_whatever_breaks_while_claims_grow_no_token_is_lost_or_said_twice(
 ):
     """That each answer is whole is held by the simulation itself: see `Ticket.check`."""
     at, arrivals = 0.0, []
-    for after, prompt, output in lengths:
+    for after, prompt, output, family in lengths:
         at += after
-        arrivals.append(Arrival(at, prompt, output, max_tokens=4_096))
+        shared = tuple(family * 1_000 + block for block in range((prompt - 1) // 32)) if family else ()
+        arrivals.append(Arrival(at, prompt, output, block_hashes=shared, max_tokens=2_000))
     drafts = {"draft_tokens": 4, "pattern": Pattern.A_EAGLE} if speculates else {}
-    workers = [replace(facts(name, blocks=180), **drafts) for name in ("w0", "w1")]
+    workers = [replace(facts(name, blocks=90), **drafts) for name in ("w0", "w1")]
     rules = replace(RULES, tiers={"bulk": replace(BULK, patterns=(Pattern.A, Pattern.A_EAGLE))})
     simulation = Simulation(rules, workers, message=message, faults=faults)
     for _ in range(50):
