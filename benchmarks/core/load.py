@@ -9,6 +9,7 @@ processor time within `Admission.step`, by what the step was about. No wire, no 
 import gc
 import random
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from time import process_time
@@ -38,6 +39,7 @@ from diplex_core.words import (
     Target,
     Tier,
     WhenLate,
+    packed,
 )
 
 FAST = Tier(
@@ -98,7 +100,7 @@ class Stand:
     number: int = 0
     kept: OrderedDict[BlockHash, None] = field(default_factory=OrderedDict)
 
-    def keep(self, hashes: tuple[BlockHash, ...]) -> tuple[tuple[BlockHash, ...], tuple[BlockHash, ...]]:
+    def keep(self, hashes: Sequence[BlockHash]) -> tuple[tuple[BlockHash, ...], tuple[BlockHash, ...]]:
         """It keeps these; answers which are new, and which had to go for them."""
         stored = tuple(block for block in hashes if block not in self.kept)
         for block in hashes:
@@ -132,8 +134,8 @@ class Bench:
         self._clock = _cost_of_a_clock()
         self._due: list[tuple[Seconds, int, str, Granted]] = []
         self._order = 0
-        self._asked_with: dict[AskKey, tuple[BlockHash, ...]] = {}
-        self._hashes: dict[Claim, tuple[BlockHash, ...]] = {}
+        self._asked_with: dict[AskKey, Sequence[BlockHash]] = {}
+        self._hashes: dict[Claim, Sequence[BlockHash]] = {}
         for name in self.stands:
             self._report(name, "full")
         self._rate = LOAD[case] * workers / 2 * (C.capacity_slots + A.capacity_slots / LASTS[BULK.name])
@@ -170,11 +172,12 @@ class Bench:
 
     def _ask(self, tier: str) -> None:
         self.asked += 1
-        prompt, hashes = self.dice.randint(200, 1800), tuple[BlockHash, ...]()
+        prompt = self.dice.randint(200, 1800)
+        hashes: Sequence[BlockHash] = ()
         if self.case in ALIKE and self.dice.random() < 0.8:
             many = 10 * len(self.stands)
             family = min(int(self.dice.expovariate(4.0 / many)), many)
-            hashes = tuple(1000 * family + i for i in range(prompt // BLOCK))
+            hashes = packed([1000 * family + i for i in range(prompt // BLOCK)])
         ask = Ask(
             f"r{self.asked}", "m", tier, "", prompt, True, hashes, max_tokens=self.dice.randint(16, 400)
         )

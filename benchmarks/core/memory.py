@@ -11,16 +11,16 @@
     unshared   as `shared`, with 64 blocks that no other lease has: the worst case
 
 Bytes are what the process grew by (its resident set) from the fleet without leases, the collector run before
-each look, for each lease. The stand-in for clients and engines keeps nothing of its own but a list of claims
-(8 bytes) while they are brought up. For the last two, bytes a pinned block are what they cost more than
-`running` did: for each lease and block that it pins ("pin"), and for each block in use, however many leases
-share it ("block"). The index of what is resident anywhere, which has these blocks whether or not
-anyone pins them, is counted in and told apart ("resident": what `Resident` and `Prefixes` grew by before
-any lease came). Each row is a process of its own.
+each look. The stand-in for clients and engines keeps nothing of its own but a worker's claims while they are
+brought up. `a pin`: what the last two cost more than `running` for each lease and block that it pins, the
+hashes of its prompt included. `a resident block`: what the index of blocks took for each that a worker said
+it keeps, before any lease came; it is there whether or not anybody pins them. Each row is a process of its
+own.
 """
 
 import argparse
 import gc
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -39,7 +39,9 @@ from diplex_core.events import (
     Queued,
     Report,
     Reported,
+    Ticked,
 )
+from diplex_core.words import packed
 
 LEASES = (10_000, 100_000, 1_000_000)
 CASES = ("waiting", "running", "shared", "unshared")
@@ -55,7 +57,7 @@ class Row(NamedTuple):
     case: str
     leases: int
     bytes: float  # a lease
-    resident: float  # bytes a lease of the index, before
+    resident: float  # bytes of the index before, for each lease that came
     blocks: int  # different blocks in use, pool by pool
 
 
@@ -67,7 +69,7 @@ def main() -> None:
     parser.add_argument("--case", choices=CASES, nargs="+", default=CASES)
     parser.add_argument("--plot", type=Path, help="draw the rows into this file")
     args = parser.parse_args()
-    print("| case | leases | bytes a lease | bytes a pin | bytes a block | of these resident |")
+    print("| case | leases | bytes a lease | bytes a pin | pins a block in use | bytes a resident block |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     rows: list[Row] = []
     for leases in args.leases:
@@ -85,10 +87,9 @@ def main() -> None:
 def line(row: Row, without: Row | None) -> str:
     cells = ["", "", ""]
     if row.blocks and without is not None:
-        more = row.bytes + row.resident - without.bytes
-        each = row.leases / row.blocks
-        cells = [f"{more / BLOCKS:.1f}", f"{more * each:.0f}", f"{row.resident * each:.0f}"]
-    return f"| {row.case:8} | {row.leases:9,} | {row.bytes + row.resident:6.0f} | {' | '.join(cells)} |"
+        pin, sharers = (row.bytes - without.bytes) / BLOCKS, row.leases * BLOCKS / row.blocks
+        cells = [f"{pin:.1f}", f"{sharers:.1f}", f"{row.resident * row.leases / row.blocks:.0f}"]
+    return f"| {row.case:8} | {row.leases:9,} | {row.bytes:6.0f} | {' | '.join(cells)} |"
 
 
 def measured(case: str, leases: int) -> Row:
@@ -105,13 +106,15 @@ def measured(case: str, leases: int) -> Row:
     return Row(case, leases, grown / leases, (kept - empty) / leases, users)
 
 
-def hashes_of(case: str, number: int) -> tuple[int, ...]:
+def hashes_of(case: str, number: int) -> Sequence[int]:
     """Of the lease's prompt: numbers of 64 bits, as real hashes are."""
     if case not in ("shared", "unshared"):
         return ()
     alike = ALIKE if case == "shared" else 0
     family, own = number // SHARERS, number
-    return tuple(hash_of(1 << 40 | family << 6 | at if at < alike else own << 6 | at) for at in range(BLOCKS))
+    return packed(
+        [hash_of(1 << 40 | family << 6 | at if at < alike else own << 6 | at) for at in range(BLOCKS)]
+    )
 
 
 def hash_of(number: int) -> int:
@@ -174,6 +177,7 @@ class _Fleet:
             if claims:
                 held = tuple(HeldClaim(g.claim, g.blocks, 1, True, prompt_tokens=PROMPT) for g in claims)
                 self.report(at, held=held, draining=True)
+            self.admission.step(Ticked(), self.now)
 
 
 def resident_set() -> int:
@@ -192,8 +196,9 @@ def draw(rows: list[Row], file: Path) -> None:
     panel = figure.subplots()
     for case in dict.fromkeys(row.case for row in rows):
         own = [row for row in rows if row.case == case]
-        bytes_each = [row.bytes + row.resident for row in own]
-        panel.plot([row.leases for row in own], bytes_each, "o-", color=COLOURS[case], label=case)
+        panel.plot(
+            [row.leases for row in own], [row.bytes for row in own], "o-", color=COLOURS[case], label=case
+        )
     panel.axhline(BAR, linestyle=":", color="#444444", linewidth=1, label="what it may cost without hashes")
     panel.set(xscale="log", xlabel="open leases", ylabel="bytes a lease", ylim=(0, None))
     panel.xaxis.set_major_formatter("{x:,.0f}")

@@ -1,6 +1,6 @@
 """What can happen to admission, and what it can answer. The shells translate to and from the wire."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
@@ -37,7 +37,7 @@ class Ask:
     api_key: str = ""
     prompt_tokens: Tokens = 0
     exact: bool = False
-    block_hashes: tuple[BlockHash, ...] = ()
+    block_hashes: Sequence[BlockHash] = ()  # packed, where there are many (`words.packed`)
     hash_block_tokens: Tokens = 0  # tokens of each hashed block; 0: as many as a block of the pool has
     max_tokens: Tokens = 0
     choices: int = 1

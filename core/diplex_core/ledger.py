@@ -23,14 +23,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from diplex_core.resident import Kept, Resident
+from diplex_core.pins import Pins, Run
+from diplex_core.resident import Alone, Kept
 from diplex_core.words import BlockHash, Blocks, Claim, Slots, Tokens
 
 UNBOUNDED: Final = 2**62
 """The capacity of an axis that nothing bounds: engines queue prompts without a limit."""
-
-
-_NO_HITS: Final[frozenset[BlockHash]] = frozenset()
 
 
 class OverCommitted(ValueError):
@@ -53,12 +51,17 @@ class Charge:
     blocks: Blocks
     slots: Slots
     prefill: Tokens = 0  # of its prompt; 0 once its first token is out
-    hits: frozenset[BlockHash] = _NO_HITS
+    pins: Run | None = None  # the last of the prefix blocks that it hits
     said: Blocks | None = None
     raising: int = 0
     reclaiming: bool = False
     gives_way: bool = False
     stray: bool = False
+
+    @property
+    def hits(self) -> tuple[BlockHash, ...]:
+        """The prefix blocks that it uses beside its own."""
+        return self.pins.all if self.pins is not None else ()
 
     @property
     def held(self) -> bool:
@@ -124,7 +127,8 @@ class PoolLedger:
         self.held_blocks: Blocks = 0
         self.wanted: Blocks = 0
         self._charges: dict[Claim, Charge] = {}
-        self._resident = Resident(kept)
+        self._kept: Kept = Alone() if kept is None else kept
+        self._pins = Pins()
 
     def __len__(self) -> int:
         return len(self._charges)
@@ -144,11 +148,12 @@ class PoolLedger:
 
     @property
     def cached(self) -> Blocks:
-        return self._resident.cached
+        """Resident blocks that nobody uses; fewer than there are while some in use are evicted."""
+        return max(0, len(self._kept) - self._pins.blocks)
 
-    def hits(self, hashes: Sequence[BlockHash]) -> tuple[BlockHash, ...]:
-        """The leading blocks of a prompt that are resident here: a prefix ends at its first miss."""
-        return self._resident.leading(hashes)
+    def leading(self, hashes: Sequence[BlockHash]) -> Blocks:
+        """How many of a prompt's first blocks are resident here: a prefix ends at its first miss."""
+        return self._kept.leading(hashes)
 
     @property
     def open_blocks(self) -> Blocks:
@@ -172,9 +177,9 @@ class PoolLedger:
     def axes(self) -> tuple[Axis, Axis, Axis]:
         return self.blocks, self.slots, self.prefill
 
-    def fits(self, blocks: Blocks, slots: Slots, hits: Collection[BlockHash] = ()) -> bool:
+    def fits(self, blocks: Blocks, slots: Slots, hits: Sequence[BlockHash] = ()) -> bool:
         """Whether a newcomer has room."""
-        pinned = self._resident.newly_pinned(hits) if hits else 0
+        pinned = self._pins.new(hits) if hits else 0
         return blocks + pinned <= self.open_blocks and slots <= self.slots.free
 
     def charge(
@@ -182,7 +187,7 @@ class PoolLedger:
         claim: Claim,
         blocks: Blocks,
         slots: Slots,
-        hits: Iterable[BlockHash] = (),
+        hits: Sequence[BlockHash] = (),
         prefill: Tokens = 0,
     ) -> None:
         """Charge a new claim for blocks of its own, slots, the resident blocks that it hits, and the prompt
@@ -192,7 +197,6 @@ class PoolLedger:
             OverCommitted: it does not fit.
             ValueError: the claim is charged already.
         """
-        hits = frozenset(hits) if hits else _NO_HITS
         if claim in self._charges:
             raise ValueError(f"claim {claim} is charged already")
         if not self.fits(blocks, slots, hits):
@@ -200,10 +204,10 @@ class PoolLedger:
                 f"claim {claim} needs {blocks} blocks and {slots} slots; "
                 f"{self.open_blocks} and {self.slots.free} are free"
             )
-        charge = self._charges[claim] = Charge(blocks, slots, prefill, hits)
+        charge = self._charges[claim] = Charge(blocks, slots, prefill)
         if hits:
-            self._resident.use(hits)
-            self.blocks.pinned = self._resident.pinned
+            charge.pins = self._pins.use(hits)
+            self.blocks.pinned = self._pins.blocks
         self._count(charge, 1)
 
     def adopt(self, claim: Claim, blocks: Blocks, slots: Slots, prefill: Tokens = 0) -> None:
@@ -288,22 +292,22 @@ class PoolLedger:
         if charge is not None:
             self._count(charge, -1)
             self.held_blocks -= charge.said or 0
-            if charge.hits:
-                self._resident.leave(charge.hits)
-                self.blocks.pinned = self._resident.pinned
+            if charge.pins is not None:
+                self._pins.leave(charge.pins)
+                self.blocks.pinned = self._pins.blocks
         return charge
 
     def stored(self, hashes: Iterable[BlockHash]) -> None:
         """The engine says that these prefix blocks are resident now."""
-        self._resident.stored(hashes)
+        self._kept.take_in(hashes)
 
     def removed(self, hashes: Iterable[BlockHash]) -> None:
         """The engine evicted these. A block that a live claim uses stays pinned until that claim ends."""
-        self._resident.removed(hashes)
+        self._kept.let_go(hashes)
 
     def resident_is(self, hashes: Iterable[BlockHash]) -> None:
         """The engine says that these prefix blocks are resident now, and no others."""
-        self._resident.only(hashes)
+        self._kept.become(hashes)
 
     def _count(self, charge: Charge, sign: int) -> None:
         self.blocks.move(charge, sign * charge.blocks)

@@ -29,7 +29,9 @@ class Kept(Protocol):
         """How many of a prompt's blocks it keeps before the first that it does not."""
 
 
-class _Alone(set[BlockHash]):
+class Alone(set[BlockHash]):
+    """A set of one's own."""
+
     def take_in(self, hashes: Iterable[BlockHash], /) -> list[BlockHash]:
         new = [block for block in dict.fromkeys(hashes) if block not in self]
         self.update(new)
@@ -56,7 +58,7 @@ class Resident:
     """
 
     def __init__(self, kept: Kept | None = None) -> None:
-        self.kept: Kept = _Alone() if kept is None else kept
+        self.kept: Kept = Alone() if kept is None else kept
         self._users: dict[BlockHash, int] = {}  # of blocks in use
         self._leaving: Blocks = 0  # blocks in use here, though the engine says it has evicted them
 

@@ -1,11 +1,11 @@
 """What an ask means under the rules in force: tenant, tier, cap and count, or why they do not know it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from diplex_core.events import Ask, Refusal, Why
 from diplex_core.placement.rules import Wish
-from diplex_core.words import BlockHash, Rules, Tenant, Tier, salted
+from diplex_core.words import BlockHash, Rules, Tenant, Tier, packed, salted
 
 
 def wish_of(ask: Ask, rules: Rules) -> Wish | Refusal:
@@ -61,9 +61,9 @@ def _counted(ask: Ask, model: str, tier: Tier, tenant: Tenant) -> Wish | Refusal
     )
 
 
-def _known_by(blocks: tuple[BlockHash, ...], salt: int) -> tuple[BlockHash, ...]:
+def _known_by(blocks: Sequence[BlockHash], salt: int) -> Sequence[BlockHash]:
     """The names under which workers keep these blocks of a tenant's."""
-    return tuple(salted(block, salt) for block in blocks) if salt else blocks
+    return packed([salted(block, salt) for block in blocks]) if salt else blocks
 
 
 def _unknown(why: Why, what: str, name: str, known: Iterable[str]) -> Refusal:

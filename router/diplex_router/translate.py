@@ -12,7 +12,7 @@ from diplex.wire.grants import Keys
 from diplex.wire.status import Problem
 from diplex_core import events
 from diplex_core.events import Refusal, Why
-from diplex_core.words import Claim, EndReason, Pattern
+from diplex_core.words import Claim, EndReason, Pattern, packed
 
 CODES: Final[Mapping[Why, grpc.StatusCode]] = MappingProxyType(
     {
@@ -102,7 +102,7 @@ def ask_in_core(ask: router_pb2.Ask, api_key: str) -> events.Ask:
         api_key=ask.api_key or api_key,
         prompt_tokens=ask.prompt_tokens,
         exact=ask.exact,
-        block_hashes=tuple(ask.block_hashes),
+        block_hashes=packed(ask.block_hashes),
         hash_block_tokens=ask.hash_block_tokens,
         max_tokens=ask.max_tokens,
         choices=ask.n or 1,

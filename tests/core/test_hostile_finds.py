@@ -158,7 +158,7 @@ def test_blocks_that_live_claims_pin_stay_charged_though_a_full_report_lists_the
     granted = desk.grant(prompt=64, max_tokens=32, block_hashes=(1, 2))
     desk.report("a", HeldClaim(granted.claim, granted.blocks, 1), full=facts("a"))
     ledger = desk.admission.workers["a"].ledger
-    assert (ledger.blocks.pinned, ledger.hits([1, 2])) == (2, ())
+    assert (ledger.blocks.pinned, ledger.leading([1, 2])) == (2, 0)
     desk.end(granted)
     assert (ledger.blocks.pinned, ledger.cached) == (0, 0)
 

@@ -101,7 +101,7 @@ def test_a_hit_on_a_cached_block_needs_room_for_its_pin() -> None:
 def test_only_the_leading_blocks_of_a_prompt_are_hits() -> None:
     ledger = PoolLedger(capacity=10, slots=4)
     ledger.stored([1, 3])
-    assert ledger.hits([1, 2, 3]) == (1,)
+    assert ledger.leading([1, 2, 3]) == 1
 
 
 def test_an_evicted_block_that_a_claim_uses_stays_pinned_until_the_claim_ends() -> None:

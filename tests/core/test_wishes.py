@@ -14,7 +14,7 @@ RULES = Rules(
 def blocks_of(key: str) -> tuple[int, ...]:
     wish = wish_of(Ask("r", "m", api_key=key, prompt_tokens=64, block_hashes=(7, 8)), RULES)
     assert isinstance(wish, Wish)
-    return wish.block_hashes
+    return tuple(wish.block_hashes)
 
 
 def test_a_tenant_that_keeps_its_prefixes_to_itself_looks_for_them_under_names_of_its_own() -> None:

@@ -21,7 +21,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(claim=claims, blocks=st.integers(0, 20), slots=st.integers(1, 3), prompt=hashes)
     def charge_what_fits(self, claim: Claim, blocks: int, slots: int, prompt: list[int]) -> None:
-        hits = self.ledger.hits(prompt)
+        hits = prompt[: self.ledger.leading(prompt)]
         if claim not in self.charged and self.ledger.fits(blocks, slots, hits):
             self.ledger.charge(claim, blocks, slots, hits)
             self.charged[claim] = (blocks, slots, False)

@@ -133,4 +133,4 @@ async def test_what_a_client_hashed_itself_reaches_admission(
             pass
     (ask,) = [event.ask for event in events if isinstance(event, Asked)]
     assert (ask.prompt_tokens, ask.exact) == (64, True)
-    assert (ask.block_hashes, ask.hash_block_tokens) == ((7, 8), 32)
+    assert (list(ask.block_hashes), ask.hash_block_tokens) == ([7, 8], 32)

@@ -40,7 +40,7 @@ class Wish:
     stated: bool = True  # False: the client named no max_tokens, and what the pool leaves will do
     choices: int = 1
     produced: Tokens = 0  # by earlier attempts; part of `prompt`
-    block_hashes: tuple[BlockHash, ...] = ()
+    block_hashes: Sequence[BlockHash] = ()
     least_blocks: Blocks = 0  # what a worker said it needs, when it refused
     avoid: str = ""  # the worker that refused last
     degraded_from: str = ""  # the tier that was asked for, where `tier` is another
@@ -119,7 +119,7 @@ class Need:
     blocks: Blocks
     slots: Slots
     max_tokens: Tokens
-    hits: tuple[BlockHash, ...] = ()
+    hits: Sequence[BlockHash] = ()
     grows: bool = False  # `blocks` is less than it may come to need
 
 
@@ -135,13 +135,14 @@ def need_on(wish: Wish, pool: PoolView) -> Need:
     if not wish.block_hashes:
         blocks = max(own, wish.least_blocks)
         return Need(blocks, wish.choices, output, grows=blocks < most)
-    hits = pool.ledger.hits(wish.block_hashes)[: wish.prompt // facts.block_tokens]
-    own -= len(hits)
+    hashes = wish.block_hashes
+    hits = min(pool.ledger.leading(hashes), wish.prompt // facts.block_tokens)
+    own -= hits
     # A worker that needs more than this had fewer of them cached: count on as many fewer.
-    fewer = max(0, wish.least_blocks - own)
-    hits = hits[: max(0, len(hits) - fewer)]
+    hits = max(0, hits - max(0, wish.least_blocks - own))
     blocks = max(own, wish.least_blocks)
-    return Need(blocks, wish.choices, output, hits, grows=blocks + len(hits) < most)
+    grows = blocks + hits < most
+    return Need(blocks, wish.choices, output, hashes if hits == len(hashes) else hashes[:hits], grows)
 
 
 def held_from_the_start(wish: Wish, facts: WorkerFacts) -> Blocks:

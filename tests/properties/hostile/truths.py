@@ -79,7 +79,7 @@ def at_the_end(workers: list[Worker], routers: list[Router]) -> None:
                 )
             at = next(at for at in workers if at.name == worker.name)
             kept = at.memory.blocks
-            assert (worker.ledger.cached, set(worker.ledger.hits(kept))) == (len(kept), set(kept)), (
+            assert worker.ledger.cached == worker.ledger.leading(list(kept)) == len(kept), (
                 f"{router.name} believes in other blocks than the {kept} of {worker.name}"
             )
     for at in workers:
@@ -139,7 +139,7 @@ def _the_index_agrees(admission: Admission) -> None:
         prompt = tuple(range(1000 * family, 1000 * family + 8))
         leading = index.leading(prompt)
         for worker in known:
-            assert leading.of(worker.bit) == len(worker.ledger.hits(prompt))
+            assert leading.of(worker.bit) == worker.ledger.leading(prompt)
 
 
 def _leases_and_queues_agree(admission: Admission) -> None:
