@@ -7,8 +7,11 @@ It calls no clock: `now` is seconds on any clock that never goes back.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import assert_never
+from enum import Enum, auto
+from itertools import chain, islice
+from typing import Final, assert_never
 
+from diplex_core.appointments import Appointment
 from diplex_core.due import Due
 from diplex_core.events import (
     Again,
@@ -52,12 +55,14 @@ from diplex_core.past import Ending, Explanation, Outcome, Past
 from diplex_core.peers import Peers
 from diplex_core.placement.index import Index
 from diplex_core.placement.place import Choice, Placement
-from diplex_core.placement.rules import Wish, need_on
+from diplex_core.placement.rules import Need, Wish, need_on, whole
 from diplex_core.placement.search import search
 from diplex_core.prefixes import Prefixes
-from diplex_core.prospects import Drain, hopeless
+from diplex_core.prospects import hopeless
+from diplex_core.queueing import LEAST_WAIT, Queueing, key_of
 from diplex_core.register import Register
-from diplex_core.waiting import Place, QueueKey, WaitingRoom
+from diplex_core.reservations import Reservations, kept_for
+from diplex_core.waiting import Place, Queue, QueueKey
 from diplex_core.waits import wait_of, words_of
 from diplex_core.wishes import asks_the_same, wish_again, wish_of
 from diplex_core.words import Blocks, Claim, EndReason, Rules, Seconds, Tier, Tokens, WhenLate
@@ -73,6 +78,25 @@ BETWEEN_AT_MOST: Seconds = 30.0
 
 _GAVE_WAY = frozenset({EndReason.REFUSED, EndReason.PREEMPTED})
 _WHOLE = frozenset({EndReason.STOP, EndReason.LENGTH})
+BEHIND: Final = 16
+"""So many of those behind a queue's head are looked at, to see whether they may pass it."""
+_AGAIN: Final = 8
+"""So many times at most the queues are looked at after one event."""
+_NOT_READY: Final = "the router admits nothing before every worker has reported, or was given up"
+_FEW: Final = 16
+"""Of a large fleet so many workers of each kind are looked at for one to be kept for a request."""
+
+
+class Fate(Enum):
+    """What became of a request that was to be served."""
+
+    DONE = auto()  # granted, refused, or in another queue
+    WAITS = auto()  # nobody has room for it
+    YIELDS = auto()  # it waits, as its room is kept for those who were told to come back
+    ASIDE = auto()  # it waits, and its tenant's line is passed over
+
+
+_ANOTHER_IS_HEAD: Final = frozenset({Fate.DONE, Fate.ASIDE})
 
 
 class Admission:
@@ -104,7 +128,6 @@ class Admission:
             name: Worker(name, order, self._prefixes.shelf(), lost_at=now)
             for order, name in enumerate(workers)
         }
-        self.waiting = WaitingRoom()
         self.ready = not self.workers
         self.leases = Register(epoch)
         self.refused_by_worker = 0
@@ -114,12 +137,14 @@ class Admission:
         self.outcomes: Counter[tuple[str, str]] = Counter()  # (decision, reason)
         self.past = Past()
         self.lengths = Lengths()
+        self.queueing = Queueing(self.lengths)
+        self.waiting = self.queueing.waiting
         self._placement = placement or Placement()
         self._started = now
         self._silent = set(self.workers)  # since this router's start
         self._unlinked = set(self.workers)  # and not given up yet
         self._due = Due()
-        self._drain = Drain()
+        self._reservations = Reservations(self._placement)
         self._giving_way = GivingWay(epoch, self._placement)
         self._room = False  # something happened that may let a queue's head in,
         self._anew = False  # and it may be anywhere
@@ -148,6 +173,7 @@ class Admission:
                 self.rules = event.rules
                 self.rules_version += 1
                 self._index.rules_changed()
+                self._rules_changed()
                 self._room = self._anew = True
             case Ticked():
                 self._ticked(now)
@@ -158,7 +184,9 @@ class Admission:
         for worker, orders in self._giving_way.answers(now):  # before anybody is admitted
             out += orders
             self._index.touched(worker)
-        if self._room:
+        for _ in range(_AGAIN):  # whoever is served may leave a worker that was kept for it
+            if not self._room:
+                break
             self._serve_queues(now)
         return out
 
@@ -167,11 +195,15 @@ class Admission:
         wish = wish_of(ask, self.rules)
         if isinstance(wish, Refusal):
             return Explanation(ask.request_id, now, Outcome.REFUSED, reason=wish.message)
-        wish = wish.at(now - ask.age, now, self._expected(wish))
+        wish = wish.at(now - ask.age, now, self._expected(wish), self.queueing.likely(wish))
         pools = self._known()
         choice = self._placement.place(wish, pools)
         words = {pool.name: self._placement.explain(wish, pool) for pool in pools}
-        refusal = self._hopeless(wish, now) if choice.picked is None else self._turned_away(wish, choice)
+        refusal = (
+            self._hopeless(wish, now)
+            if choice.picked is None
+            else self._turned_away(wish, choice, book=False)
+        )
         picked = choice.picked.name if choice.picked is not None else ""
         outcome, reason = _outcome(picked, refusal)
         return Explanation(ask.request_id, now, outcome, wish, picked, reason, words)
@@ -181,16 +213,16 @@ class Admission:
         lease = self.leases.named(request_id)
         if lease is None or lease.state is not State.WAITING or lease.wish is None:
             return self.past.of(request_id)
-        wish = lease.wish.at(lease.arrived, now, self._expected(lease.wish))
+        wish = self._seen(lease, lease.wish, now)
         pools = self._known()
         words = {pool.name: self._placement.explain(wish, pool) for pool in pools}
         ahead, queued = self.waiting.standing(lease.lease_id)
-        also = (
-            ""
-            if self.ready
-            else "the router admits nothing before every worker has reported, or was given up"
-        )
-        wait = wait_of(wish, ahead, queued, pools, words, also)
+        also = [] if self.ready else [_NOT_READY]
+        if (kept := self._reservations.of(lease.lease_id)) is not None:
+            also.append(kept_for(kept, now))
+        if self.waiting.is_aside(lease.lease_id):
+            also.append(self.queueing.quotas.words(wish.tenant))
+        wait = wait_of(wish, ahead, queued, pools, words, "; ".join(also))
         reason = words_of(wait, wish, words)
         return Explanation(request_id, now, Outcome.QUEUED, wish, "", reason, words, wait)
 
@@ -217,17 +249,14 @@ class Admission:
         if isinstance(wish, Refusal):
             self._refuse(key, lease, wish, now)
             return
-        queue = QueueKey(wish.model, wish.tier.name, wish.tenant.packages)
         if lease is None:
-            if self.waiting.waiting(queue) >= wish.tier.max_queue_requests:
-                full = (
-                    f"{wish.tier.max_queue_requests} requests of tier {wish.tier.name} wait for {wish.model}"
-                )
-                refusal = Refusal(Why.QUEUE_FULL, full, self._retry_after())
-                self.past.note(Explanation(ask.request_id, now, Outcome.REFUSED, wish, "", full))
-                self._refuse(key, None, refusal, now, wish)
+            back = self._turned_away_at_once(wish, now)
+            if isinstance(back, Refusal):
+                self.past.note(Explanation(ask.request_id, now, Outcome.REFUSED, wish, "", back.message))
+                self._refuse(key, None, back, now, wish)
                 return
             lease = self.leases.open(now - ask.age)
+            self.queueing.taken_in(lease.lease_id, wish, rules, back, now)
         elif ask.again is not None and not self._taken_up(lease, ask.again, now):
             self._refuse(key, lease, _refused_too_often(lease), now, wish)
             return
@@ -235,10 +264,31 @@ class Admission:
         lease.deadline = now + ask.timeout if ask.timeout is not None else None
         self.leases.bind(lease, key)
         self._due.expect(lease.lease_id, _runs_out(lease))
-        position = self.waiting.enter(queue, wish.tier.priority, Place(lease.arrived, lease.lease_id))
-        if position == 0 and self.ready and self._serve(lease, now):
+        self._line_up(lease, wish, now)
+
+    def _turned_away_at_once(self, wish: Wish, now: Seconds) -> Refusal | Appointment | None:
+        """Why a new request is not taken in; else its appointment, where it had one."""
+        most = wish.tenant.max_concurrent_blocks if self.rules.enforce_limits else None
+        if most is not None:
+            pools = [pool for pool in self._standing(wish, now) if self._placement.can_ever(wish, pool)]
+            least = min((whole(wish, pool.facts) for pool in pools), default=0)
+            if least > most:
+                return _quota_too_small(wish, least, most)
+        return self.queueing.turns_away(wish, self.rules, self._block_tokens(wish), now, self._predicted_rate)
+
+    def _line_up(self, lease: Lease, wish: Wish, now: Seconds) -> None:
+        """Serve a request at once, if it may be; else it waits, and its client hears how many come before."""
+        key = key_of(wish)
+        if self.waiting.queue(key) is None and self.ready and self._serve(lease, now) is Fate.DONE:
             return
-        self._out.append(Queued(key, position))
+        if lease.key is None:
+            return
+        if lease.lease_id in self.waiting:  # it has come to wait in another tier
+            return
+        position = self.queueing.enter(lease, wish, self._block_tokens(wish), now)
+        if self.ready and position <= BEHIND and self._passes(lease, key, now):
+            return
+        self._out.append(Queued(lease.key, position))
 
     def _taken_up(self, lease: Lease, again: Again, now: Seconds) -> bool:
         """Bring a lease back to waiting; False where it was refused too often."""
@@ -259,16 +309,101 @@ class Admission:
             return
         if not self.waiting:
             return
-        for queue in self.waiting.queues():
-            while (head := queue.head) is not None:
-                opened = self._index.opened
-                known = None if anew or head.lease_id != queue.tried else queue.tried_at
-                if not self._serve(self.leases.get(head.lease_id), now, known):
-                    queue.tried, queue.tried_at = head.lease_id, opened
-                    break
+        owed = frozenset(self.queueing.owed(self.rules.tiers, now))
+        for queue in self.waiting.queues(owed):
+            self._serve_queue(queue, queue.key.tier in owed, anew, now)
 
-    def _serve(self, lease: Lease | None, now: Seconds, tried_at: int | None = None) -> bool:
-        """Grant or refuse one waiting lease; False: it must wait.
+    def _serve_queue(self, queue: Queue, owed: bool, anew: bool, now: Seconds) -> None:
+        """Place heads until one finds no room; a worker is kept for that one, and those behind may pass."""
+        while (head := queue.head(now)) is not None:
+            self._keep_for(queue, head)
+            fate = self._try(queue, head, anew, now)
+            if fate in _ANOTHER_IS_HEAD:
+                continue
+            self._reserve(head, owed, now)
+            room = self._most_room(queue.key.packages)
+            for place in queue.first(BEHIND + 1, now)[1:]:
+                smaller = place.tokens < head.tokens and place.tokens <= room
+                if smaller and self._try(queue, place, anew, now) is Fate.DONE:
+                    room = self._most_room(queue.key.packages)
+            return
+
+    def _passes(self, lease: Lease, key: QueueKey, now: Seconds) -> bool:
+        """Whether one that has just come to wait is served at once: as the head, or before that if smaller.
+        For a head that is not, a worker is kept."""
+        queue, mine = self.waiting.queue(key), self.waiting.place_of(lease.lease_id)
+        head = queue.head(now) if queue is not None else None
+        if queue is None or head is None:
+            return False
+        if head is not mine:
+            smaller = mine.tokens < head.tokens and mine.tokens <= self._most_room(key.packages)
+            return smaller and self._serve(lease, now) is Fate.DONE
+        if len(queue) > 1 and self._serve(lease, now) is Fate.DONE:
+            return True  # alone, it was tried before it came to wait
+        self._keep_for(queue, head)
+        self._reserve(head, False, now)
+        return False
+
+    def _try(self, queue: Queue, place: Place, anew: bool, now: Seconds) -> "Fate":
+        """Try to serve one of those that wait: where something opened since it was tried in vain."""
+        opened = self._index.opened
+        known = None if anew else queue.tried.get(place.lease_id)
+        if known == opened:
+            return Fate.WAITS
+        fate = self._serve(self.leases.get(place.lease_id), now, known)
+        if fate is Fate.WAITS:
+            queue.tried[place.lease_id] = opened
+        return fate
+
+    def _keep_for(self, queue: Queue, head: Place) -> None:
+        """No worker is kept any longer for one that was the queue's head before."""
+        if queue.reserves != head.lease_id:
+            if queue.reserves:
+                self._lift(queue.reserves)
+            queue.reserves = head.lease_id
+
+    def _reserve(self, head: Place, owed: bool, now: Seconds) -> None:
+        lease = self.leases.get(head.lease_id)
+        if lease is not None and lease.wish is not None:
+            wish = self._seen(lease, lease.wish, now)
+            self._reservations.hold(wish, self._some(wish), owed=owed)
+            self._open_loosened()
+
+    def _lift(self, lease_id: int) -> None:
+        """A request needs its reservation no longer."""
+        self._reservations.lift(lease_id)
+        self._open_loosened()
+
+    def _open_loosened(self) -> None:
+        for worker in self._reservations.loosened():
+            self._opens(worker)
+
+    def _some(self, wish: Wish) -> Sequence[Worker]:
+        """Workers among which one is kept for a request: in a large fleet the roomiest of each kind."""
+        if len(self.workers) <= self._placement.thorough:
+            return self._known()
+        some: dict[str, Worker] = {}
+        for group in self._index.groups(wish.tenant.packages):
+            roomy = (group.members[who] for _, who in group.rooms.entries)
+            for member in islice(chain(roomy, group.members.values()), _FEW):
+                some[member.name] = self.workers[member.name]
+        return list(some.values())
+
+    def _most_room(self, packages: frozenset[str] | None) -> Tokens:
+        """More than this, in tokens, no worker has room for; in a large fleet only a bound of that."""
+        if len(self.workers) > self._placement.thorough:
+            groups = [group for group in self._index.groups(packages) if group.rooms.entries]
+            return max((group.most_blocks * group.kind.block_tokens for group in groups), default=0)
+        pools = [pool for pool in self._known() if pool.ledger.slots.free]
+        return max((pool.ledger.open_blocks * pool.facts.block_tokens for pool in pools), default=0)
+
+    def _seen(self, lease: Lease, wish: Wish, now: Seconds) -> Wish:
+        """A lease's wish as it is now."""
+        likely = self.queueing.likely(wish)
+        return wish.at(lease.arrived, now, self._expected(wish), likely, lease.lease_id)
+
+    def _serve(self, lease: Lease | None, now: Seconds, tried_at: int | None = None) -> "Fate":
+        """Grant or refuse one waiting lease, or say why it waits.
 
         Args:
             tried_at: it found no room when so many times something had opened; `None`: it is to be tried
@@ -276,14 +411,14 @@ class Admission:
         """
         if lease is None or lease.wish is None or lease.key is None or lease.ask is None:
             raise LookupError(f"{lease} waits without an ask")
-        wish = lease.wish.at(lease.arrived, now, self._expected(lease.wish))
+        wish = self._seen(lease, lease.wish, now)
         choice = self._place(wish, tried_at)
         refusal = None if choice.picked is not None or choice.able else self._hopeless(wish, now)
         refusal = refusal or self._turned_away(wish, choice)
         if refusal is not None:
             self._remember(lease, wish, choice, now, refusal)
             self._refuse(lease.key, lease, refusal, now, wish)
-            return True
+            return Fate.DONE
         if (lower := self._given_way(wish, choice, lease.rules or self.rules)) is not None:
             return self._degrade(lease, lower, now)
         if choice.picked is None:
@@ -291,10 +426,23 @@ class Admission:
                 self._remember(lease, wish, choice, now)
             if wish.ttft_target is not None or wish.waited >= PATIENCE:
                 self._make_way(wish)
-            return False
+            return Fate.WAITS
+        need = need_on(wish, choice.picked)
+        if self.rules.enforce_limits and not self.queueing.quotas.room(wish.tenant, need.blocks):
+            return self._put_aside(lease, wish, choice, now)
+        if self.queueing.takes_what_is_kept(wish, choice.picked, need, now):
+            return Fate.YIELDS
         self._remember(lease, wish, choice, now)
-        self._grant(lease, wish, self.workers[choice.picked.name], now)
-        return True
+        self._grant(lease, wish, self.workers[choice.picked.name], need, now)
+        return Fate.DONE
+
+    def _put_aside(self, lease: Lease, wish: Wish, choice: Choice, now: Seconds) -> "Fate":
+        """Its tenant holds all that it may: its line is passed over until it holds less."""
+        if lease.lease_id not in self.waiting:
+            return Fate.WAITS  # it waits first
+        self.waiting.set_aside(lease.lease_id)
+        self._remember(lease, wish, choice._replace(picked=None), now)
+        return Fate.ASIDE
 
     def _make_way(self, wish: Wish) -> None:
         """Nobody has room: growing claims of a lower priority may give way."""
@@ -330,9 +478,15 @@ class Admission:
         standing = self._index.standing(wish.tenant.packages, now)
         return [self.workers[member.name] for member in standing]
 
-    def _turned_away(self, wish: Wish, choice: Choice) -> Refusal | None:
-        """The refusal of a wish that its tier rejects rather than serve late; `None`: it does not."""
-        late = late_by(wish, choice) if wish.tier.when_late is WhenLate.REJECT else None
+    def _turned_away(self, wish: Wish, choice: Choice, *, book: bool = True) -> Refusal | None:
+        """The refusal of a wish that its tier rejects rather than serve late; `None`: it does not.
+
+        Args:
+            book: it is told to come back, and is waited for.
+        """
+        late = None
+        if wish.tier.when_late is WhenLate.REJECT:
+            late = late_by(wish, choice, self.queueing.before(wish, wish.now))
         if late is None or wish.ttft_target is None or wish.produced:
             return None
         target = wish.ttft_target
@@ -340,7 +494,8 @@ class Admission:
             f"the first token would come {late * 1000:.0f} ms after the {target * 1000:.0f} ms that tier "
             f"{wish.tier.name} promises for {wish.prompt} prompt tokens"
         )
-        return Refusal(Why.TOO_LATE, message, self._retry_after() if choice.picked is None else late)
+        least = LEAST_WAIT if choice.picked is None else late
+        return Refusal(Why.TOO_LATE, message, self._retry_after(wish, wish.now, least, book=book))
 
     def _given_way(self, wish: Wish, choice: Choice, rules: Rules) -> Wish | None:
         """The wish in a lower tier, where it is late and its tier says so; `None`: it stays as it is."""
@@ -348,18 +503,14 @@ class Admission:
             return None
         return lowered(wish, rules, self._standing(wish, wish.now), self._placement)
 
-    def _degrade(self, lease: Lease, lower: Wish, now: Seconds) -> bool:
+    def _degrade(self, lease: Lease, lower: Wish, now: Seconds) -> "Fate":
         """Move a waiting lease to a lower tier's queue; it keeps its arrival, and may be served at once."""
         self.outcomes["degraded", lower.tier.name] += 1
         lease.wish = lower
         self._due.expect(lease.lease_id, _runs_out(lease))
         self.waiting.leave(lease.lease_id)
-        queue = QueueKey(lower.model, lower.tier.name, lower.tenant.packages)
-        place = Place(lease.arrived, lease.lease_id)
-        position = self.waiting.enter(queue, lower.tier.priority, place)
-        if not (position == 0 and self._serve(lease, now)) and lease.key is not None:
-            self._out.append(Queued(lease.key, position))
-        return True  # whatever became of it: it is no longer the head of its old queue
+        self._line_up(lease, lower, now)
+        return Fate.DONE  # whatever became of it: it is no longer the head of its old queue
 
     def _remember(
         self, lease: Lease, wish: Wish, choice: Choice, now: Seconds, refusal: Refusal | None = None
@@ -369,10 +520,9 @@ class Admission:
         request_id = lease.ask.request_id if lease.ask is not None else ""
         self.past.note(Explanation(request_id, now, outcome, wish, picked, reason, choice.words))
 
-    def _grant(self, lease: Lease, wish: Wish, worker: Worker, now: Seconds) -> None:
+    def _grant(self, lease: Lease, wish: Wish, worker: Worker, need: Need, now: Seconds) -> None:
         if lease.key is None or lease.ask is None:
             raise LookupError(f"lease {lease.lease_id:016x} is granted without an ask")
-        need = need_on(wish, worker)
         ttft, tpot = worker.ttft(wish), worker.tpot(wish)
         lease.attempt += 1
         worker.receive(lease.claim, wish, need)
@@ -385,7 +535,12 @@ class Admission:
             lease.predicted_ttft = ttft
         self._due.expect(lease.lease_id, now + NEVER_STARTED_AFTER)
         lease.turn(Turn.GRANT)
-        self.waiting.leave(lease.lease_id)
+        self._lift(lease.lease_id)
+        self.queueing.granted(lease.claim, wish, need, now)
+        self._reservations.look_again(worker, now)
+        if need.hits:  # pinned by now, they cost others nothing that hit them too
+            self._opens(worker)
+        self._open_loosened()
         worker.requests += 1
         worker.requests_by_tier[wish.tier.name] += 1
         self.outcomes["granted", ""] += 1
@@ -415,10 +570,45 @@ class Admission:
         )
 
     def _hopeless(self, wish: Wish, now: Seconds) -> Refusal | None:
-        return hopeless(wish, self._standing(wish, now), self._placement, self._retry_after(), now)
+        return hopeless(wish, self._standing(wish, now), self._placement, LEAST_WAIT, now)
 
-    def _retry_after(self) -> Seconds:
-        return self._drain.until_served(len(self.waiting))
+    def _retry_after(
+        self, wish: Wish, now: Seconds, least: Seconds = LEAST_WAIT, *, book: bool = True
+    ) -> Seconds:
+        return self.queueing.retry_after(wish, now, self._predicted_rate, least=least, book=book)
+
+    def _predicted_rate(self, wish: Wish) -> float | None:
+        """Tokens a second that the fleet serves of such requests, going by how long one would take now."""
+        rate, tokens = 0.0, self.queueing.work_of(wish).tokens
+        for group in self._index.groups(wish.tenant.packages):
+            worker = self.workers[group.largest.name]
+            if self._placement.can_ever(wish, worker):
+                rate += len(group.members) * (worker.serves(wish, tokens) or 0.0)
+        share = self.queueing.shares.of(wish.tier.name, wish.now)
+        return rate * (share or 1.0) or None
+
+    def _block_tokens(self, wish: Wish) -> Tokens:
+        """Tokens of a KV block, by the first kind of worker that the tenant may use."""
+        if wish.tier.max_queue_blocks is None:
+            return 1
+        kinds = self._index.groups(wish.tenant.packages)
+        return kinds[0].kind.block_tokens if kinds else 1
+
+    def _rules_changed(self) -> None:
+        """Other tenants may have quotas now."""
+        bounded = {t.name for t in self.rules.tenants if t.max_concurrent_blocks is not None}
+        held: dict[Claim, tuple[str, Blocks]] = {}
+        for lease in self.leases.all() if bounded else ():
+            worker = self.workers.get(lease.worker)
+            charge = worker.ledger.charge_of(lease.claim) if worker is not None else None
+            if charge is not None and lease.wish is not None:
+                name = lease.wish.tenant.name
+                if name in bounded:
+                    held[lease.claim] = name, charge.blocks
+        self.queueing.quotas.recount(held)
+        for queue in self.waiting.queues():
+            for tenant_name in list(queue.lines):
+                self.waiting.let_in(tenant_name)
 
     def _known(self) -> list[Worker]:
         return [worker for worker in self.workers.values() if worker.known is not None]
@@ -454,7 +644,7 @@ class Admission:
                     Explanation(lease.ask.request_id, now, Outcome.QUEUED, lease.wish, "", untried)
                 )
             self.past.ended(lease.ask.request_id, Ending(now, reason))
-        self._close(lease, Turn.DROPPED)
+        self._close(lease, Turn.DROPPED, now)
 
     def _want_back(self, lease: Lease, reason: EndReason, message: str, now: Seconds) -> None:
         """The lease's present claim, if it is still charged, is to be ended at its worker."""
@@ -463,10 +653,14 @@ class Admission:
             self._giving_way.freed(worker)
             self._out.append(StopClaim(worker.name, lease.claim, reason, Refusal(Why.NEVER_STARTED, message)))
 
-    def _close(self, lease: Lease, turn: Turn) -> bool:
+    def _close(self, lease: Lease, turn: Turn, now: Seconds, output: Tokens | None = None) -> bool:
+        """Close a lease, if the table lets this turn close it now. `output`: `None` where nobody told."""
         if not self.leases.close(lease, turn):
             return False
+        self._lift(lease.lease_id)
         self.waiting.leave(lease.lease_id)
+        ran = turn is Turn.ENDED or lease.first_token is not None
+        self.queueing.over(lease, output, now, ran=ran)
         self._due.expect(lease.lease_id, None)
         self._room = True  # it may have been the head that others waited behind
         return True
@@ -475,7 +669,9 @@ class Admission:
         """The worker holds the claim no longer."""
         worker.left(claim)
         if worker.ledger.release(claim) is not None:
-            self._drain.note(now)
+            tenant = self.queueing.quotas.freed(claim)
+            if tenant:
+                self.waiting.let_in(tenant)
             self._opens(worker)
 
     def _opens(self, worker: Worker) -> None:
@@ -517,13 +713,15 @@ class Admission:
         waited, most = now - lease.arrived, lease.wish.tier.max_queue
         if lease.deadline is not None and now >= lease.deadline:
             refusal = Refusal(
-                Why.DEADLINE_PASSED, f"waited {waited:.1f} s for room, to the end of its deadline"
+                Why.DEADLINE_PASSED,
+                f"waited {waited:.1f} s for room, to the end of its deadline",
+                self._retry_after(self._seen(lease, lease.wish, now), now),
             )
         elif most is not None and waited >= most and self.ready:
             refusal = Refusal(
                 Why.QUEUED_TOO_LONG,
                 f"waited {waited:.1f} s for room; tier {lease.wish.tier.name} waits {most:g} s at most",
-                self._retry_after(),
+                self._retry_after(self._seen(lease, lease.wish, now), now),
             )
         else:
             self._due.expect(lease.lease_id, now)  # nobody waits too long while nothing is admitted
@@ -668,14 +866,14 @@ class Admission:
                 self._due.expect(lease.lease_id, now + BETWEEN_AT_MOST)
             return
         if ended.reason is EndReason.PREEMPTED:  # its client is on its way to another session
-            self._close(lease, Turn.ENDED)
+            self._close(lease, Turn.ENDED, now)
             return
         if lease.wish is not None and ended.reason in _WHOLE:
             wish, length = lease.wish, ended.output_tokens // lease.wish.choices
             self.lengths.saw(wish.tenant.name, wish.tier.name, wish.model, length)
         served = outcome_of(lease, worker.facts, ended, now)
         # One that is not closed by this was asked for again, and is not over.
-        if self._close(lease, Turn.ENDED) and served is not None:
+        if self._close(lease, Turn.ENDED, now, ended.output_tokens) and served is not None:
             self._out.append(served)
 
     def _reconcile(self, worker: Worker, report: Report, now: Seconds) -> None:
@@ -690,7 +888,7 @@ class Admission:
             self._free(worker, claim, now)
             lease = self.leases.get(claim.lease_id)
             if lease is not None and lease.claim == claim:
-                self._close(lease, Turn.ENDED)
+                self._close(lease, Turn.ENDED, now)
         worker.drift = abs(report.used_blocks - report.foreign_blocks - ledger.held_blocks)
         self.drift_max = max(self.drift_max, worker.drift)
 
@@ -718,7 +916,7 @@ class Admission:
             self._free(worker, claim, now)
             lease = self.leases.get(claim.lease_id)
             if lease is not None and lease.claim == claim:
-                self._close(lease, Turn.ENDED)
+                self._close(lease, Turn.ENDED, now)
 
     def resend_orders(self, worker: str) -> list[StopClaim | RaiseClaim]:
         """The orders that a new link has to repeat: the old one may have lost them."""
@@ -746,4 +944,13 @@ def _refused_too_often(lease: Lease) -> Refusal:
         Why.REFUSED_TOO_OFTEN,
         f"workers refused the request {lease.refusals} times; the last was {lease.worker}",
         1.0,
+    )
+
+
+def _quota_too_small(wish: Wish, least: Blocks, most: Blocks) -> Refusal:
+    return Refusal(
+        Why.QUOTA_TOO_SMALL,
+        f"the request needs {least} KV blocks; tenant {wish.tenant.name} may hold {most} at a time. "
+        "Mend: fewer tokens of prompt or output",
+        numbers={"needed_blocks": str(least), "max_concurrent_blocks": str(most)},
     )

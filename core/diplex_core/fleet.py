@@ -2,8 +2,10 @@
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Final
 
+from diplex_core.backfill import Reservation
 from diplex_core.events import EndedClaim, Report, WorkerFacts
 from diplex_core.growing import Growing
 from diplex_core.guests import Guest, Guests
@@ -21,6 +23,7 @@ GIVEN_UP_AFTER: Seconds = 3.0
 _DRIFT_BORNE: Final = 0.05
 """A share of the pool by which two accounts may differ: reports are on their way, and claims with them."""
 
+_A_MOMENT: Seconds = 1e-4
 _LIKELY_OUTPUT: Tokens = 128
 """An answer's length is not known before it ends; it is taken to be no longer than this."""
 
@@ -35,6 +38,7 @@ class Worker:
     known: WorkerFacts | None = None
     ledger: PoolLedger = field(default_factory=lambda: PoolLedger(0, 0))
     guests: Guests = field(default_factory=Guests)
+    reserved: Reservation | None = None  # it is kept for a request that waits for room
     growing: Growing = field(default_factory=Growing)
     forecast: Forecast | None = None  # nobody knows how fast a worker without one is
     lessons: Lessons = field(default_factory=Lessons)
@@ -101,6 +105,26 @@ class Worker:
         outlook = self._outlook(wish)
         return self.guests.harmed(outlook.reading, priority, wish.now) if outlook is not None else 0
 
+    def over(self, wish: Wish) -> Seconds | None:
+        """When it will be over, if it is granted here now; `None`: nobody knows."""
+        outlook = self._outlook(wish)
+        return wish.now + self._takes(wish, outlook) if outlook is not None else None
+
+    def serves(self, wish: Wish, tokens: Tokens) -> float | None:
+        """Tokens a second that it serves of such requests, of so many tokens each, when it is full of them;
+        `None`: nobody knows. Either its room bounds that, or the time in which it reads their prompts."""
+        outlook = self._outlook(wish)
+        if outlook is None:
+            return None
+        room = min(self.facts.usable_tokens, self.facts.capacity_slots * tokens)
+        alone = self._takes(wish, outlook) - self.guests.backlog(wish.now)
+        return min(room / max(alone, _A_MOMENT), tokens / max(outlook.reading.seconds, _A_MOMENT))
+
+    def _takes(self, wish: Wish, outlook: Outlook) -> Seconds:
+        """From its grant to its last token, by the length of such answers, or the most that was asked for."""
+        output = wish.max_tokens if wish.likely is None else min(wish.likely, wish.max_tokens)
+        return outlook.ttft + (output - 1) * outlook.tpot
+
     def cached(self, wish: Wish) -> Blocks:
         """Leading blocks of its prompt that are resident here."""
         if not wish.block_hashes or self.shelf is None:
@@ -128,7 +152,8 @@ class Worker:
         if need.grows:
             self.growing.came(claim, wish.tier.priority, wish.arrived)
         self.share.given(to_read, wish.now)
-        self.ledger.charge(claim, need.blocks, need.slots, need.hits, to_read)
+        over = inf if outlook is None else wish.now + self._takes(wish, outlook)
+        self.ledger.charge(claim, need.blocks, need.slots, need.hits, to_read, over)
 
     def read(self, claim: Claim, now: Seconds) -> None:
         """The first token of one of its claims is out."""
@@ -243,7 +268,8 @@ class Worker:
 
     def note_others(self, report: Report) -> bool:
         """Take over which prefix blocks are resident, and what others hold, once its claims are read. True:
-        they hold more or less than before. Pinned blocks beyond this account's are others'."""
+        they hold more or less than before, or more blocks are resident. Pinned blocks beyond this account's
+        are others'."""
         ledger, self.residency_problem = self.ledger, report.residency_problem
         if report.residency_problem:
             ledger.resident_is(())  # until a full report without it says what there is
@@ -256,6 +282,6 @@ class Worker:
         if pinned > 0:
             blocks += pinned
         if blocks == ledger.blocks.foreign and report.foreign_slots == ledger.slots.foreign:
-            return False
+            return bool(report.stored)
         ledger.blocks.foreign, ledger.slots.foreign = blocks, report.foreign_slots
         return True

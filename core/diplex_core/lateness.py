@@ -14,16 +14,19 @@ _CLEARLY: Final = 1.5
 in twenty: only what is predicted this many times its target is late for certain."""
 
 
-def late_by(wish: Wish, choice: Choice) -> Seconds | None:
+def late_by(wish: Wish, choice: Choice, before: Seconds = 0.0) -> Seconds | None:
     """By how much the wish will miss its target wherever it goes now; `None`: it may still be kept.
 
     With no pool to go to, or with one whose speed nobody knows, it is late once it has waited too long.
+
+    Args:
+        before: time that those will take who were told to come back about now, and are served before it.
     """
     target = wish.ttft_target
     if target is None:
         return None
     predicted = choice.picked.ttft(wish) if choice.picked is not None else None
-    expected = wish.waited if predicted is None else predicted
+    expected = wish.waited if predicted is None else predicted + before
     return expected - target if expected > _CLEARLY * target else None
 
 

@@ -21,11 +21,12 @@ one twice does nothing.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from diplex_core.pins import Pins, Run
 from diplex_core.resident import Alone, Kept
-from diplex_core.words import BlockHash, Blocks, Claim, Slots, Tokens
+from diplex_core.words import BlockHash, Blocks, Claim, Seconds, Slots, Tokens
 
 UNBOUNDED: Final = 2**62
 """The capacity of an axis that nothing bounds: engines queue prompts without a limit."""
@@ -44,6 +45,7 @@ class Charge:
         raising: the number of a raise to `blocks` that is not answered yet; 0: none. Until then `blocks` may
             be more than `said`.
         gives_way: it is reclaimed in favour of others; its client may ask for it again.
+        over: when it is expected to be released; infinite where nobody can tell.
         stray: taken over from a report though no room was left for it in this account, so it is counted like
             foreign.
     """
@@ -57,6 +59,7 @@ class Charge:
     reclaiming: bool = False
     gives_way: bool = False
     stray: bool = False
+    over: Seconds = inf
 
     @property
     def hits(self) -> tuple[BlockHash, ...]:
@@ -189,6 +192,7 @@ class PoolLedger:
         slots: Slots,
         hits: Sequence[BlockHash] = (),
         prefill: Tokens = 0,
+        over: Seconds = inf,
     ) -> None:
         """Charge a new claim for blocks of its own, slots, the resident blocks that it hits, and the prompt
         tokens that are to be read for it.
@@ -204,7 +208,7 @@ class PoolLedger:
                 f"claim {claim} needs {blocks} blocks and {slots} slots; "
                 f"{self.open_blocks} and {self.slots.free} are free"
             )
-        charge = self._charges[claim] = Charge(blocks, slots, prefill)
+        charge = self._charges[claim] = Charge(blocks, slots, prefill, over=over)
         if hits:
             charge.pins = self._pins.use(hits)
             self.blocks.pinned = self._pins.blocks

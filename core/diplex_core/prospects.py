@@ -1,35 +1,56 @@
-"""Whether waiting will help a request that finds no room now, and for how long."""
+"""Whether waiting will help a request that finds no room now, and how fast those before it are served."""
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 from diplex_core.events import Refusal, Why
 from diplex_core.fleet import Worker
 from diplex_core.placement.place import Placement
 from diplex_core.placement.rules import Wish, need_on, whole
-from diplex_core.words import Seconds
+from diplex_core.words import Seconds, Tokens
 
-_LEAST_WAIT: Seconds = 1.0
+_REMEMBERED: Final = 256
+_OF_LATE: Final[Seconds] = 60.0
+_ENOUGH: Final = 4
+_PAUSE: Final[Seconds] = 10.0
 _BY_RULE = frozenset({"pattern", "tier", "tenant", "can_resume"})
 """Filters that rule a pool out whatever the request's size."""
 
 
 class Drain:
-    """How fast claims are freed, by the last few that were: what `Retry-After` is computed from."""
+    """How fast a queue's requests are served, by the last that ended: tokens a second.
+
+    While all are served at once, fewer end than could. So what ended counts from when somebody had to wait,
+    or was refused, with no pause of `_PAUSE` since.
+    """
 
     def __init__(self) -> None:
-        self._freed: deque[Seconds] = deque(maxlen=64)
+        self._ended: deque[tuple[Seconds, Tokens]] = deque(maxlen=_REMEMBERED)
+        self._since: Seconds = 0.0
+        self._last: Seconds = -_PAUSE
 
-    def note(self, now: Seconds) -> None:
-        """A claim was freed."""
-        self._freed.append(now)
+    def contended(self, now: Seconds) -> None:
+        """Somebody has to wait, or is refused."""
+        if now - self._last > _PAUSE:
+            self._since = now
+        self._last = now
 
-    def until_served(self, waiting: int) -> Seconds:
-        """When this many requests, and one more, will have found room at the rate of late."""
-        if len(self._freed) < 2:
-            return _LEAST_WAIT
-        span = self._freed[-1] - self._freed[0]
-        return max(_LEAST_WAIT, span / (len(self._freed) - 1) * (waiting + 1))
+    def ended(self, tokens: Tokens, now: Seconds) -> None:
+        """A request is over that held so many tokens of room."""
+        self._ended.append((now, tokens))
+
+    def rate(self, now: Seconds, *, contended: bool = True) -> float | None:
+        """Tokens a second; `None`: too few have ended to tell.
+
+        Args:
+            contended: only since somebody had to wait.
+        """
+        oldest = max(self._since if contended else -_OF_LATE, now - _OF_LATE)
+        ended = [one for one in self._ended if one[0] >= oldest]
+        if len(ended) < _ENOUGH:
+            return None
+        return sum([tokens for _, tokens in ended[1:]]) / max(now - ended[0][0], 1e-3)
 
 
 def hopeless(

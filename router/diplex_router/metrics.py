@@ -73,7 +73,7 @@ class FleetCollector:
         waiting = dict.fromkeys(((model, tier) for model in sorted(rules.models) for tier in rules.tiers), 0)
         for queue in admission.waiting.queues():
             key = (queue.key.model, queue.key.tier)
-            waiting[key] = waiting.get(key, 0) + len(queue.places)
+            waiting[key] = waiting.get(key, 0) + len(queue)
         for key, requests in waiting.items():
             depth.add_metric(key, requests)
         yield depth

@@ -45,8 +45,8 @@ class View:
                 router_pb2.FleetQueue(
                     model=queue.key.model,
                     tier=queue.key.tier,
-                    waiting=len(queue.places),
-                    oldest_s=now - queue.places[0].arrived,
+                    waiting=len(queue),
+                    oldest_s=now - queue.oldest,
                 )
                 for queue in admission.waiting.queues()
             ],

@@ -183,7 +183,7 @@ def test_a_key_decides_the_tenant_and_the_tenant_the_tiers_and_packages(
     assert desk.ask(api_key="k1", tier="chat")[0].refusal.why is Why.TIER_NOT_ALLOWED
 
 
-def test_a_full_queue_refuses_with_a_retry_after_computed_from_the_drain(
+def test_a_full_queue_refuses_with_a_retry_after_computed_from_the_drain_and_keeps_it(
     new_desk: NewDesk, facts: Any
 ) -> None:
     tier = Tier("bulk", (Pattern.A,), max_queue_requests=2)
@@ -198,7 +198,17 @@ def test_a_full_queue_refuses_with_a_retry_after_computed_from_the_drain(
     desk.ask()
     (refused,) = desk.ask()
     assert refused.refusal.why is Why.QUEUE_FULL
-    assert refused.refusal.retry_after == pytest.approx(15.0)
+    assert refused.refusal.retry_after == pytest.approx(10.0)  # two are served until then
+    for _ in range(2):
+        desk.now += 5
+        desk.start(running)
+        (running,) = desk.end(running)
+        (fresh,) = desk.ask(33)
+        if desk.now < 30:
+            assert isinstance(fresh, Queued)
+    assert fresh.refusal.why is Why.QUEUE_FULL  # the place is kept for the one that was told to come
+    (back,) = desk.ask()
+    assert isinstance(back, Queued)
 
 
 def test_a_wait_ends_at_the_tiers_bound(new_desk: NewDesk, facts: Any) -> None:

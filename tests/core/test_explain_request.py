@@ -72,14 +72,24 @@ def test_where_room_is_not_what_it_lacks_the_others_words_are_told(
     desk.grant()
     desk.ask()
     assert Burst(desk, []).explained("r2").reason == (
-        "it is the next of 1 in tier bulk; needs 1 sequence slots, 0 are free"
+        "it is the next of 1 in tier bulk; needs 1 sequence slots, 0 are free; "
+        "w1 is kept for it: nobody knows when it will have room there"
     )
 
 
-def test_a_small_request_behind_a_large_one_says_that_there_is_room(burst: Burst):
+def test_a_small_request_passes_on_a_worker_that_is_not_kept_for_the_large_one(burst: Burst):
+    (granted,) = burst.desk.ask(32, 32)
+    assert granted.worker.name == "w2"
+    assert burst.explained("r5").reason.endswith(
+        "w1 is kept for it: nobody knows when it will have room there"
+    )
+
+
+def test_a_request_that_may_not_pass_on_the_kept_worker_says_for_whom_that_is_kept(burst: Burst):
     burst.desk.ask(32, 32)
-    assert burst.explained("r7").reason == (
-        "2 of 3 in tier bulk come before it; there is room, and those before it go first"
+    burst.desk.ask(192, 192)
+    assert burst.explained("r8").reason == (
+        "2 of 3 in tier bulk come before it; kept for one that needs 14 KV blocks, and leaves 0 beside it"
     )
 
 

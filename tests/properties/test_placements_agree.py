@@ -151,6 +151,9 @@ def test_no_request_is_left_waiting_while_some_worker_objects_to_nothing(dice: r
         twin.step()
         workers = [worker for worker in admission.workers.values() if worker.known is not None]
         for queue in admission.waiting.queues():
-            lease = admission.leases.get(queue.places[0].lease_id)
+            head = queue.head(twin.now)
+            assert head is not None
+            lease = admission.leases.get(head.lease_id)
             assert lease is not None and lease.wish is not None
-            assert whole.place(lease.wish.at(lease.arrived, twin.now), workers).picked is None
+            wish = lease.wish.at(lease.arrived, twin.now, lease_id=lease.lease_id)
+            assert whole.place(wish, workers).picked is None

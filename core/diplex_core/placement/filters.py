@@ -9,8 +9,9 @@ BY_RULE = ("model", "pattern", "tier", "tenant", "can_resume")
 # Objections of these never go away by waiting either: they look at a request's size, and at facts.
 BY_SIZE = ("context_fits", "pool_fits", "slots_fit")
 LASTING = (*BY_RULE, *BY_SIZE)
-# Objections of these may.
-PASSING = ("healthy", "kv_fits", "slot_free")
+# Objections of these may. The index answers for the first three.
+INDEXED = ("healthy", "kv_fits", "slot_free")
+PASSING = (*INDEXED, "spares_reserved")
 # Objections of these too; they are asked where a tier names them.
 OPTIONAL = ("keeps_ttft", "keeps_tpot", "spares_streams")
 
@@ -106,6 +107,18 @@ def slot_free(wish: Wish, pool: PoolView) -> Word:
     """The engine has a sequence slot for each choice."""
     free = pool.ledger.slots.free
     return None if wish.choices <= free else f"needs {wish.choices} sequence slots, {free} are free"
+
+
+@filter_("spares_reserved")
+def spares_reserved(wish: Wish, pool: PoolView) -> Word:
+    """It does not put off a request that the pool is kept for."""
+    kept = pool.reserved
+    if kept is None or not kept.binds(wish.lease_id, wish.tier.priority):
+        return None
+    need = need_on(wish, pool)
+    if kept.leaves(need.blocks, need.slots, pool.over(wish)):
+        return None
+    return f"kept for one that needs {kept.blocks} KV blocks, and leaves {kept.start.spare_blocks} beside it"
 
 
 @filter_("keeps_ttft")

@@ -215,7 +215,7 @@ class Placement:
             known = self._by_tier[tier.name] = TierRules(
                 tier,
                 passing,
-                tuple(rule for rule in passing if rule[0] not in filters.PASSING),
+                tuple(rule for rule in passing if rule[0] not in filters.INDEXED),
                 tuple((self.book.scorers[name], weight) for name, weight in weights.items()),
                 weights,
                 weights.get("prefix", 0.0),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple, Protocol, TypeAlias
 
+from diplex_core.backfill import Reservation
 from diplex_core.events import WorkerFacts
 from diplex_core.ledger import PoolLedger
 from diplex_core.once import once
@@ -45,6 +46,8 @@ class Wish:
     avoid: str = ""  # the worker that refused last
     degraded_from: str = ""  # the tier that was asked for, where `tier` is another
     expected: Tokens | None = None  # output that such requests mostly come to; `None`: it holds in full
+    likely: Tokens | None = None  # output that few such answers exceed; `None`: nobody knows
+    lease_id: int = 0  # whose it is; 0: nobody's yet
     arrived: Seconds = 0.0  # when it was first asked for
     now: Seconds = 0.0  # when it is looked at
     request_id: str = ""
@@ -73,14 +76,24 @@ class Wish:
         """Whether it may hold less than it may come to need: it can give way, and go on elsewhere."""
         return self.tier.grows and self.choices == 1
 
-    def at(self, arrived: Seconds, now: Seconds, expected: Tokens | None = None) -> "Wish":
+    def at(
+        self,
+        arrived: Seconds,
+        now: Seconds,
+        expected: Tokens | None = None,
+        likely: Tokens | None = None,
+        lease_id: int = 0,
+    ) -> "Wish":
         """The same wish of a request that came then, looked at now. What was worked out of it stays known.
 
         Args:
             expected: output that such requests mostly come to; `None`: nobody knows, or it is not to grow.
+            likely: output that few such answers exceed; `None`: nobody knows.
         """
         seen = object.__new__(Wish)
-        seen.__dict__.update(self.__dict__, arrived=arrived, now=now, expected=expected)
+        seen.__dict__.update(
+            self.__dict__, arrived=arrived, now=now, expected=expected, likely=likely, lease_id=lease_id
+        )
         return seen
 
 
@@ -95,6 +108,13 @@ class PoolView(Protocol):
     def ledger(self) -> PoolLedger: ...
     @property
     def trouble(self) -> str: ...
+    @property
+    def reserved(self) -> Reservation | None:
+        """It is kept for a request that waits for room."""
+
+    def over(self, wish: Wish) -> Seconds | None:
+        """When it will be over, if it is granted here now; `None`: nobody knows."""
+
     def cached(self, wish: Wish) -> Blocks:
         """Leading blocks of its prompt that are resident."""
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from diplex_core.backfill import Reservation, Start
 from diplex_core.events import WorkerFacts
 from diplex_core.ledger import PoolLedger
 from diplex_core.placement.place import Placement
@@ -25,6 +26,8 @@ class Pool:
     predicted_tpot: float | None = None
     harms: int = 0
     read: tuple[float, float] = (0.0, 0.0)
+    reserved: Reservation | None = None
+    ends: float | None = None
     trouble: str = ""
     ledger: PoolLedger = field(default_factory=lambda: PoolLedger(100, 4))
 
@@ -37,6 +40,9 @@ class Pool:
 
     def tpot(self, wish: Wish) -> float | None:
         return self.predicted_tpot
+
+    def over(self, wish: Wish) -> float | None:
+        return self.ends
 
     def harmed(self, wish: Wish, priority: int) -> int:
         return self.harms
@@ -105,6 +111,19 @@ def test_a_prompt_waits_for_streams_that_it_would_slow_but_no_longer_than_a_seco
 
 C = Pool("c", Pattern.C, 0.05, 0.006)
 A = Pool("a", Pattern.A, 0.05, 0.006)
+
+
+def test_whoever_puts_off_a_request_that_the_pool_is_kept_for_is_not_placed_there() -> None:
+    spares = FILTERS["spares_reserved"]
+    kept = Reservation(7, "c", 0, False, 80, 1, Start(9.0, 30, spare_blocks=40, spare_slots=1))
+    word = "kept for one that needs 80 KV blocks, and leaves 40 beside it"
+    assert spares(wish(BULK), Pool(reserved=kept)) is None  # it fits beside
+    assert spares(wish(BULK, prompt=2000), Pool(reserved=kept)) == word
+    assert spares(wish(BULK, prompt=2000), Pool(reserved=kept, ends=9.0)) is None  # it is over by then
+    assert spares(wish(BULK, prompt=2000), Pool(reserved=kept, ends=9.1)) == word
+    assert spares(wish(INTERACTIVE, prompt=2000), Pool(reserved=kept)) is None  # a higher tier
+    assert spares(wish(INTERACTIVE, prompt=2000), Pool(reserved=replace(kept, owed=True))) == word
+    assert spares(replace(wish(BULK, prompt=2000), lease_id=7), Pool(reserved=kept)) is None  # its own
 
 
 @pytest.mark.parametrize(

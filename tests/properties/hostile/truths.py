@@ -146,7 +146,7 @@ def _leases_and_queues_agree(admission: Admission) -> None:
     leases = admission.leases.all()
     assert admission.leases.opened - admission.leases.closed == len(leases)
     waiting = {lease.lease_id for lease in leases if lease.state is State.WAITING}
-    queued = [place.lease_id for queue in admission.waiting.queues() for place in queue.places]
+    queued = [place.lease_id for queue in admission.waiting.queues() for place in queue]
     assert len(queued) == len(set(queued)) == len(admission.waiting)
     assert waiting == set(queued), "a lease waits without a place, or a place without a lease"
     for lease in leases:
