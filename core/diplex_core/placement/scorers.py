@@ -59,10 +59,13 @@ def balance(wish: Wish, pool: PoolView) -> Score:
     """1 where no more was given to read of late than to its peers in the mean; 0 from a tenth more on.
 
     Up to there prompts go where they begin; beyond, one that is resident there in part goes elsewhere, and so
-    its beginning comes to be in two places where one cannot bear it.
+    its beginning comes to be in two places where one cannot bear it. A prompt that nobody hashed is drawn
+    nowhere: it goes by room, and speaks neither for nor against a worker here.
     Source: Mirrokni, Thorup, Zadimoghaddam, "Consistent hashing with bounded loads" (SODA 2018), the bound;
         Srivatsa et al., "Preble" (2024), reading of late as the load.
     """
+    if not wish.block_hashes:
+        return 1.0
     own, mean = pool.given(wish)
     ahead = own - mean
     return 1.0 if ahead <= 0 else max(0.0, 1.0 - ahead / (_AHEAD * mean + _A_FEW_PROMPTS))

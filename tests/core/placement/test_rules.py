@@ -1,6 +1,6 @@
 """The filters and scorers that predictions and neighbours decide."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace, field, replace
 
 import pytest
 
@@ -87,7 +87,12 @@ def test_a_scorer_counts_broken_promises(rule: str, predicted: dict[str, float],
 def test_a_worker_that_was_given_more_to_read_than_its_peers_scores_less(
     own: float, mean: float, score: float
 ) -> None:
-    assert SCORERS["balance"](wish(), Pool(read=(own, mean))) == pytest.approx(score, abs=0.005)
+    hashed = replace(wish(), block_hashes=(1, 2))
+    assert SCORERS["balance"](hashed, Pool(read=(own, mean))) == pytest.approx(score, abs=0.005)
+
+
+def test_a_prompt_that_is_drawn_nowhere_goes_by_room_and_not_by_what_was_read_where() -> None:
+    assert SCORERS["balance"](wish(), Pool(read=(1_200_000, 1_000_000))) == 1.0
 
 
 def test_a_tier_that_promises_nothing_is_never_late() -> None:
