@@ -1,6 +1,6 @@
 """The filters and scorers that predictions and neighbours decide."""
 
-from dataclasses import dataclass, replace, field, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 
