@@ -109,7 +109,7 @@ class Explanation:
 
     def _outcome(self) -> str:
         answer = self.answer
-        if answer.HasField("wait"):
+        if answer.HasField("wait") and answer.HasField("age_s"):  # one that waits now, not one asked about
             return f"has waited {answer.wait.waited_s:.1f} s: {answer.reason}"
         if answer.ended:
             return f"{self._decided()}; {answer.ended}, {answer.ended_age_s:.1f} s ago"

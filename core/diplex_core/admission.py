@@ -204,9 +204,40 @@ class Admission:
             if choice.picked is None
             else self._turned_away(wish, choice, book=False)
         )
-        picked = choice.picked.name if choice.picked is not None else ""
-        outcome, reason = _outcome(picked, refusal)
-        return Explanation(ask.request_id, now, outcome, wish, picked, reason, words)
+        refusal = refusal or self._limited(wish, now)
+        if refusal is not None:
+            return Explanation(
+                ask.request_id, now, Outcome.REFUSED, wish, reason=refusal.message, words=words
+            )
+        queue = self.waiting.queue(key_of(wish))
+        ahead, also = len(queue) if queue is not None else 0, self._holds_back(wish, choice)
+        if choice.picked is not None and not also and not self._comes_behind(wish, now):
+            return Explanation(ask.request_id, now, Outcome.GRANTED, wish, choice.picked.name, words=words)
+        wait = wait_of(wish, ahead, ahead + 1, pools, words, also)
+        reason = words_of(wait, wish, words)
+        return Explanation(ask.request_id, now, Outcome.QUEUED, wish, "", reason, words, wait)
+
+    def _limited(self, wish: Wish, now: Seconds) -> Refusal | None:
+        """Why its tenant's quotas, or its queue's bounds, would not take in a new request."""
+        if (refusal := self._quota_too_small(wish, now)) is not None:
+            return refusal
+        return self.queueing.would_turn_away(wish, self.rules, self._block_tokens(wish), now)
+
+    def _holds_back(self, wish: Wish, choice: Choice) -> str:
+        """Why a request would wait that has room; "": for nothing that this knows."""
+        if not self.ready:
+            return _NOT_READY
+        if choice.picked is None or not self.rules.enforce_limits:
+            return ""
+        quotas, blocks = self.queueing.quotas, need_on(wish, choice.picked).blocks
+        return "" if quotas.room(wish.tenant, blocks) else quotas.words(wish.tenant)
+
+    def _comes_behind(self, wish: Wish, now: Seconds) -> bool:
+        """Whether a new request would wait behind others though there is room: those that are smaller than
+        the head of their queue may pass it."""
+        queue = self.waiting.queue(key_of(wish))
+        head = queue.head(now) if queue is not None else None
+        return head is not None and self.queueing.work_of(wish).tokens >= head.tokens
 
     def explain_request(self, request_id: str, now: Seconds) -> Explanation | None:
         """Why a request waits now, or what was last decided on it and how it ended; `None`: forgotten."""
@@ -268,13 +299,17 @@ class Admission:
 
     def _turned_away_at_once(self, wish: Wish, now: Seconds) -> Refusal | Appointment | None:
         """Why a new request is not taken in; else its appointment, where it had one."""
-        most = wish.tenant.max_concurrent_blocks if self.rules.enforce_limits else None
-        if most is not None:
-            pools = [pool for pool in self._standing(wish, now) if self._placement.can_ever(wish, pool)]
-            least = min((whole(wish, pool.facts) for pool in pools), default=0)
-            if least > most:
-                return _quota_too_small(wish, least, most)
+        if (refusal := self._quota_too_small(wish, now)) is not None:
+            return refusal
         return self.queueing.turns_away(wish, self.rules, self._block_tokens(wish), now, self._predicted_rate)
+
+    def _quota_too_small(self, wish: Wish, now: Seconds) -> Refusal | None:
+        most = wish.tenant.max_concurrent_blocks if self.rules.enforce_limits else None
+        if most is None:
+            return None
+        pools = [pool for pool in self._standing(wish, now) if self._placement.can_ever(wish, pool)]
+        least = min((whole(wish, pool.facts) for pool in pools), default=0)
+        return _quota_too_small(wish, least, most) if least > most else None
 
     def _line_up(self, lease: Lease, wish: Wish, now: Seconds) -> None:
         """Serve a request at once, if it may be; else it waits, and its client hears how many come before."""

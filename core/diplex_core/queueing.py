@@ -97,18 +97,30 @@ class Queueing:
         kept = self.appointments.kept(key, now, _AHEAD) if back is None else None
         requests = (len(queue) if queue else 0) + (ceil(kept.requests) if kept else 0)
         if requests >= tier.max_queue_requests:
-            said = f"{tier.max_queue_requests} requests of tier {tier.name} wait for {wish.model}"
-            return self._full(wish, said, predicted, back, now)
+            return self._full(wish, _too_many(wish), predicted, back, now)
         if tier.max_queue_blocks is not None:
             blocks = (queue.blocks if queue else 0) + (ceil(kept.tokens / block) if kept else 0)
             own = blocks_of(wish, work, block)
             if blocks and blocks + own > tier.max_queue_blocks:
-                said = (
-                    f"requests of tier {tier.name} that need {blocks} KV blocks wait for {wish.model}; with "
-                    f"its {own} they would be more than {tier.max_queue_blocks}"
-                )
-                return self._full(wish, said, predicted, back, now)
+                return self._full(wish, _too_large(wish, blocks, own), predicted, back, now)
         return back
+
+    def would_turn_away(self, wish: Wish, rules: Rules, block: Tokens, now: Seconds) -> Refusal | None:
+        """The same of a request that is only asked about, by nobody who was told to come back."""
+        work, tier, queue = self.work_of(wish), wish.tier, self.waiting.queue(key_of(wish))
+        if rules.enforce_limits and self.quotas.lacks(wish.tenant, work.tokens, 0.0, now) is not None:
+            most = wish.tenant.max_tokens_per_minute
+            return Refusal(
+                Why.QUOTA_EXCEEDED, f"tenant {wish.tenant.name} has used up its {most} tokens a minute"
+            )
+        if queue is None:
+            return None
+        if len(queue) >= tier.max_queue_requests:
+            return Refusal(Why.QUEUE_FULL, _too_many(wish))
+        own = blocks_of(wish, work, block)
+        if tier.max_queue_blocks is not None and queue.blocks and queue.blocks + own > tier.max_queue_blocks:
+            return Refusal(Why.QUEUE_FULL, _too_large(wish, queue.blocks, own))
+        return None
 
     def _over_quota(
         self, wish: Wish, work: Work, mark: Fingerprint, most: Tokens, now: Seconds
@@ -291,3 +303,14 @@ def blocks_of(wish: Wish, work: Work, block: Tokens) -> Blocks:
 def _mark(wish: Wish) -> Fingerprint:
     tier = wish.degraded_from or wish.tier.name
     return Fingerprint(wish.tenant.name, tier, wish.model, wish.prompt, wish.max_tokens, wish.choices)
+
+
+def _too_many(wish: Wish) -> str:
+    return f"{wish.tier.max_queue_requests} requests of tier {wish.tier.name} wait for {wish.model}"
+
+
+def _too_large(wish: Wish, blocks: Blocks, own: Blocks) -> str:
+    return (
+        f"requests of tier {wish.tier.name} that need {blocks} KV blocks wait for {wish.model}; with its "
+        f"{own} they would be more than {wish.tier.max_queue_blocks}"
+    )

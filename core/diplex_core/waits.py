@@ -71,6 +71,8 @@ def words_of(wait: Wait, wish: Wish, words: Mapping[str, Explained]) -> str:
 
 
 def _place(wait: Wait, wish: Wish) -> str:
+    if wait.queued == 1:
+        return ""
     if not wait.ahead:
         return f"it is the next of {wait.queued} in tier {wish.tier.name}"
     verb = "comes" if wait.ahead == 1 else "come"

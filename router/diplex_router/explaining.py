@@ -52,17 +52,6 @@ def explain(
         )
     answer = _answer(past, admission)
     answer.age_s = now - past.at
-    if (wait := past.wait) is not None:
-        answer.wait.CopyFrom(
-            router_pb2.ExplainedWait(
-                waited_s=wait.waited,
-                ahead=wait.ahead,
-                queued=wait.queued,
-                needed_blocks=wait.needed,
-                free_blocks=wait.free,
-                worker=wait.worker,
-            )
-        )
     if (ending := past.ending) is not None:
         answer.ended, answer.ended_age_s = ending.words, now - ending.at
     return answer
@@ -76,6 +65,17 @@ def _answer(explanation: Explanation, admission: Admission) -> router_pb2.Router
         picked=explanation.picked,
         workers={name: _said(words) for name, words in explanation.words.items()},
     )
+    if (wait := explanation.wait) is not None:
+        answer.wait.CopyFrom(
+            router_pb2.ExplainedWait(
+                waited_s=wait.waited,
+                ahead=wait.ahead,
+                queued=wait.queued,
+                needed_blocks=wait.needed,
+                free_blocks=wait.free,
+                worker=wait.worker,
+            )
+        )
     if (wish := explanation.wish) is not None:
         answer.model, answer.tier, answer.tenant = wish.model, wish.tier.name, wish.tenant.name
         answer.prompt_tokens = wish.prompt

@@ -72,8 +72,7 @@ def test_where_room_is_not_what_it_lacks_the_others_words_are_told(
     desk.grant()
     desk.ask()
     assert Burst(desk, []).explained("r2").reason == (
-        "it is the next of 1 in tier bulk; needs 1 sequence slots, 0 are free; "
-        "w1 is kept for it: nobody knows when it will have room there"
+        "needs 1 sequence slots, 0 are free; w1 is kept for it: nobody knows when it will have room there"
     )
 
 

@@ -70,7 +70,7 @@ async def test_rules_of_packages_decide_are_explained_and_may_raise(fleet: Any, 
         plain = explain(running, "--tier", "plain")
         assert plain[-1] == "pkg2: scorer sulks failed: RuntimeError: out of order; so 0"
         guarded = explain(running, "--tier", "guarded")
-        assert guarded[1] == "would wait because no worker has room"
+        assert guarded[1] == "would wait because filter fails failed: RuntimeError: out of order"
         assert guarded[-1].endswith("fails: filter fails failed: RuntimeError: out of order")
         metrics = await client.metrics()
     failed = dict(re.findall(r'^diplex_rule_failures_total\{kind="(\w+)",rule="\w+"\} (\d+)', metrics, re.M))
