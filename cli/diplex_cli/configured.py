@@ -42,7 +42,7 @@ def configured(names: Sequence[str], environment: Mapping[str, str] | None = Non
 
 
 def remark(source: reader.Source, config: Config) -> None:
-    """Say on stderr what the configuration asks for and diplex does not do yet."""
+    """Say on stderr what the configuration asks for in vain."""
     for line in source.lines(list(remarks(config))):
         print(f"note: {line}", file=sys.stderr)
 

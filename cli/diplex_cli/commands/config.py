@@ -1,6 +1,6 @@
 """Check a configuration, or print the JSON Schema of one.
 
-`check` names every fault with its file, line and mend, and what is not acted on yet; several files are
+`check` names every fault with its file, line and mend, and what has no effect; several files are
 checked as the one configuration that they make together. `schema` is for editors: one with a YAML language
 server completes and checks a file whose first line is `# yaml-language-server: $schema=FILE`.
 

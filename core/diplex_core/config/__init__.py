@@ -3,12 +3,12 @@
 A plain tree goes in (dicts, lists, scalars: whatever read it), a frozen `Config` or a list of faults
 comes out. Each fault names its key and the mend; the reader of the file adds name and line. `keys`
 declares the words once, `crosschecks` compares them with each other, `build` turns them into values,
-`pending` says what is understood but not yet acted on.
+`notes` says what a right one says in vain.
 """
 
 from diplex_core.config.build import build
 from diplex_core.config.faults import ConfigErrors, Fault
-from diplex_core.config.pending import cannot_run, remarks
+from diplex_core.config.notes import cannot_run, remarks
 from diplex_core.config.values import (
     AttachConfig,
     Config,

@@ -14,7 +14,7 @@ Path: TypeAlias = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong, or not acted on, at one key.
+    """One thing that is wrong, or without effect, at one key.
 
     `known` lists what would have been understood; `mend` is the text to write there.
     """

@@ -1,7 +1,4 @@
-"""What a configuration says and diplex does not do yet: said by `config check` and at each start.
-
-When a part learns to act on a word, its line goes from here.
-"""
+"""What a right configuration says in vain, or may surprise with: told by `config check` and at each start."""
 
 from collections.abc import Iterator
 
@@ -9,7 +6,7 @@ from diplex_core.config.faults import Fault, Path
 from diplex_core.config.values import EVERYWHERE, AttachConfig, Config, SimConfig, WorkerConfig
 from diplex_core.model import chapter
 from diplex_core.model.steps import memory_of, step_times
-from diplex_core.words import Pattern, Reserve, Tenant, Tier, WhenLate
+from diplex_core.words import Pattern, Reserve, Tier, WhenLate
 
 
 def cannot_run(worker: WorkerConfig) -> str | None:
@@ -39,8 +36,6 @@ def remarks(config: Config) -> Iterator[Fault]:
     for worker in config.workers:
         yield from _of_worker(worker)
     for tier in config.rules.tiers.values():
-        for key, what in _of_tier(tier):
-            yield Fault(("tiers", tier.name, key), f"not yet acted on: {what}")
         if tier.preemptible and tier.reserve is Reserve.FULL:
             reason = "nobody gives way: a request that holds all it may need is never stopped for another"
             yield Fault(("tiers", tier.name, "preemptible"), reason, mend="reserve: expected")
@@ -53,11 +48,6 @@ def remarks(config: Config) -> Iterator[Fault]:
             yield Fault(("tiers", tier.name, "when_late"), reason, mend="ttft_p95_ms: 1000")
         for model in tier.promises_by_model.keys() - config.models.keys():
             yield Fault(("tiers", tier.name, "models", model), "is not one of models: never used")
-    if not config.rules.enforce_limits:
-        yield Fault(("limits", "enforce"), "not yet acted on: there are no limits to enforce")
-    for tenant in config.rules.tenants:
-        for key, what in _of_tenant(tenant):
-            yield Fault(("tenants", tenant.name, key), f"not yet acted on: {what}")
     served = {worker.model.name for worker in config.workers}
     for model in config.models:
         if model not in served:
@@ -85,19 +75,3 @@ def _of_worker(worker: WorkerConfig) -> Iterator[Fault]:
     if worker.host in EVERYWHERE and worker.spawned and not worker.advertise:
         told = f"clients on other machines are told {worker.address}, which is their own"
         yield Fault(path, told, mend=f"advertise: this-machine:{worker.port}")
-
-
-def _of_tier(tier: Tier) -> Iterator[tuple[str, str]]:
-    if tier.max_queue_blocks is not None:
-        yield "max_queue_blocks", "those who wait are counted, not their blocks"
-    if tier.min_share:
-        yield "min_share", "requests are served by priority alone"
-
-
-def _of_tenant(tenant: Tenant) -> Iterator[tuple[str, str]]:
-    if tenant.max_tokens_per_minute is not None:
-        yield "max_tokens_per_minute", "nothing is counted against a quota"
-    if tenant.max_concurrent_blocks is not None:
-        yield "max_concurrent_blocks", "nothing is counted against a quota"
-    if tenant.weight != 1:
-        yield "weight", "requests are served in the order of their arrival"
