@@ -1,7 +1,7 @@
 """Why a request goes where it goes: the router's answer as a sentence and a table, or as fields."""
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -135,51 +135,78 @@ class Explanation:
         shown = [*able, *unable][:MOST_ROWS]
         if not shown:
             return
-        head = self._head()
-        rows = [self._row(name) for name in shown if name in able]
-        widths = [max(map(len, column)) for column in zip(*head, *rows, strict=True)] if rows else []
-        name_width = max(len("worker"), *map(len, shown))
-        pattern_width = max(len("pattern"), *(len(self.patterns.get(name, "")) for name in shown))
-        widths[:2] = [name_width, pattern_width]
+        scored, alike = [name for name in shown if name in able], list[str]()
+        head, rows, widths = self._laid_out(self._scorers(), scored, shown)
+        if sum(widths) + len(widths) - 1 > WIDTH:  # what compares nobody gives its place to what does
+            alike = [scorer for scorer in self._scorers() if len(self._words_of(scorer, scored)) == 1]
+            differ = [scorer for scorer in self._scorers() if scorer not in alike]
+            head, rows, widths = self._laid_out(differ, scored, shown)
         between = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
         yield ""
-        yield from (_line(row, widths, between) for row in (head if rows else [["worker", "pattern"]]))
+        head = [line for line in head if any(line)] if rows else [["worker", "pattern"]]
+        yield from (_line(row, widths, between) for row in head)
         yield from (_line(row, widths, between) for row in rows)
         for name in (name for name in shown if name in unable):
             start = _line([name, self.patterns.get(name, "")], widths, between, ends=False) + "  "
             yield from _wrapped(_objections(workers[name].filters), start)
+        if alike:
+            words = (f"{name} {self._words_of(name, scored).pop()} x {self._weight(name)}" for name in alike)
+            yield from _wrapped(f"the same for each that was scored: {', '.join(words)}")
         for name in (name for name in shown if workers[name].failed):
             yield from _wrapped(f"{name}: {workers[name].failed}; so 0")
         if more := len(workers) - len(shown):
             yield f"and {more} workers more: --json has them all"
 
-    def _head(self) -> list[list[str]]:
+    def _laid_out(
+        self, scorers: Sequence[str], scored: Sequence[str], shown: Sequence[str]
+    ) -> tuple[list[list[str]], list[list[str]], list[int]]:
+        """Head, rows and the widths of their columns."""
+        head = self._head(scorers)
+        rows = [self._row(name, scorers) for name in scored]
+        widths = [max(map(len, column)) for column in zip(*head, *rows, strict=True)] if rows else []
+        name_width = max(len("worker"), *map(len, shown))
+        pattern_width = max(len("pattern"), *(len(self.patterns.get(name, "")) for name in shown))
+        widths[:2] = [name_width, pattern_width]
+        return head, rows, widths
+
+    def _head(self, scorers: Sequence[str]) -> list[list[str]]:
         """Three lines: names in two parts, and weights or targets."""
         columns = [["worker"], ["pattern"], ["total"]]
-        for name in self._scorers():
+        for name in scorers:
             first, _, second = name.partition("_")
             columns.append([f"{first}_", second] if second else [first])
-            columns[-1] += [""] * (2 - len(columns[-1])) + [f"x {self.answer.weights.get(name, 1):g}"]
+            columns[-1] += [""] * (2 - len(columns[-1])) + [f"x {self._weight(name)}"]
         for what, target in (("TTFT", self.ttft_ms), ("TPOT", self.tpot_ms)):
             columns.append(["predicted", what, "" if target is None else f"of {target:.4g} ms"])
         return [[column[line] if line < len(column) else "" for column in columns] for line in range(3)]
 
-    def _row(self, name: str) -> list[str]:
+    def _row(self, name: str, scorers: Sequence[str]) -> list[str]:
         said = self.answer.workers[name]
         return [
             name,
             self.patterns.get(name, ""),
             f"{said.total:.2f}",
-            *(f"{said.scores[scorer]:.2f}" if scorer in said.scores else "" for scorer in self._scorers()),
+            *(_score(said, scorer) for scorer in scorers),
             _milliseconds(_predicted(said, "ttft")),
             _milliseconds(_predicted(said, "tpot")),
         ]
+
+    def _weight(self, scorer: str) -> str:
+        return f"{self.answer.weights.get(scorer, 1):g}"
+
+    def _words_of(self, scorer: str, workers: Iterable[str]) -> set[str]:
+        """What it says of these workers, each word once."""
+        return {_score(self.answer.workers[name], scorer) for name in workers}
 
     def _scorers(self) -> Sequence[str]:
         """Heaviest first."""
         weights = self.answer.weights
         names = {name for said in self.answer.workers.values() for name in said.scores}
         return sorted(names, key=lambda name: (-weights.get(name, 0.0), name))
+
+
+def _score(said: "router_pb2.ExplainedWorker", scorer: str) -> str:
+    return f"{said.scores[scorer]:.2f}" if scorer in said.scores else ""
 
 
 def _predicted(said: "router_pb2.ExplainedWorker", what: Literal["ttft", "tpot"]) -> float | None:

@@ -70,6 +70,27 @@ def test_the_picked_worker_comes_first_and_an_objection_stands_where_figures_wou
     ]
 
 
+def test_where_a_line_is_too_long_only_those_scorers_have_a_column_that_tell_workers_apart():
+    weights = {f"scorer_number_{number}": 2.0 for number in range(8)}
+    same = dict.fromkeys(list(weights)[1:], 1.0)
+    workers = {
+        "pkg0": worker(9.0, 5.0, room=1.0),
+        "pkg1": worker(9.0, 5.0, room=0.5),
+        "pkg2": unable(kv_fits="needs 9 KV blocks, 8 are free"),
+    }
+    for name in ("pkg0", "pkg1"):
+        workers[name].scores.update(same)
+    said = answer(outcome="granted", picked="pkg0", workers=workers, weights={**WEIGHTS, **weights})
+    lines = Explanation(said, {}, None, None).text().splitlines()
+    assert all(len(line) <= WIDTH for line in lines)
+    assert lines[3].split() == ["worker", "pattern", "total", "room", "predicted", "predicted"]
+    assert [line.split()[2] for line in lines[6:8]] == ["1.00", "0.50"]
+    assert lines[8].startswith("pkg2")
+    assert lines[9].startswith(
+        "the same for each that was scored: scorer_number_1 1.00 x 2, scorer_number_2 1.00"
+    )
+
+
 def test_a_scorer_that_failed_is_told_below_the_table():
     failing = worker(1.0, 1.0, room=0.0)
     failing.failed = "scorer home failed: KeyError: 'x'"

@@ -93,7 +93,8 @@ def test_a_simulation_goes_by_the_packages_rules(diplex: Diplex, fleet: Path, ex
 
     spread = requests(fleet, tier="chat", rate=2)
     best = fleet.with_name("best.yaml")
-    best.write_text(fleet.read_text().replace(", picker: two_choices", ""))
+    by_home = "scorers: {home: 1.5, balance: 0}"
+    best.write_text(fleet.read_text().replace("scorers: {home: 1.5}, picker: two_choices", by_home))
     gathered = requests(best, tier="chat", rate=2)
     assert max(gathered.values()) == 60, "one worker is the tenant's home, and idle when the next one comes"
     assert all(0 < count < 60 for count in spread.values())
