@@ -59,7 +59,7 @@ async def test_rules_of_packages_decide_are_explained_and_may_raise(fleet: Any, 
 
     bulk = explain(running, "--tier", "bulk", "--prompt-tokens", "7000", "--max-tokens", "500")
     objection = "leaves_a_quarter: would leave 65 KV blocks free, 75 stay for others"
-    assert bulk[-1].split(maxsplit=2) == ["pkg2", "A", objection]
+    assert ["pkg2", "A", objection] in [line.split(maxsplit=2) for line in bulk]
     chat = explain(running, "--prompt-tokens", "4000")
     assert re.fullmatch(r"would be granted on pkg\d, picked by two_choices", chat[1])
     assert "home" in chat[3]
