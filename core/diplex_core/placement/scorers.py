@@ -31,6 +31,9 @@ _AHEAD: Final = 0.1
 """By such a share of what its peers were given to read a worker may be ahead of them,"""
 _A_FEW_PROMPTS: Final[Tokens] = 20_000
 """and by so much more: where little is read, one prompt is no imbalance."""
+_HARDLY: Final = 0.1
+"""So much of that speaks against nobody: half of all workers are ahead of the mean by something, and a search
+ends with the first that nothing speaks against."""
 
 
 @scorer("preferred_pattern")
@@ -56,7 +59,7 @@ def prefix(wish: Wish, pool: PoolView) -> Score:
 
 @scorer("balance")
 def balance(wish: Wish, pool: PoolView) -> Score:
-    """1 where no more was given to read of late than to its peers in the mean; 0 from a tenth more on.
+    """1 where hardly more was given to read of late than to its peers in the mean; 0 from a tenth more on.
 
     Up to there prompts go where they begin; beyond, one that is resident there in part goes elsewhere, and so
     its beginning comes to be in two places where one cannot bear it. A prompt that nobody hashed is drawn
@@ -67,8 +70,9 @@ def balance(wish: Wish, pool: PoolView) -> Score:
     if not wish.block_hashes:
         return 1.0
     own, mean = pool.given(wish)
-    ahead = own - mean
-    return 1.0 if ahead <= 0 else max(0.0, 1.0 - ahead / (_AHEAD * mean + _A_FEW_PROMPTS))
+    borne = _AHEAD * mean + _A_FEW_PROMPTS
+    beyond = own - mean - _HARDLY * borne
+    return 1.0 if beyond <= 0 else max(0.0, 1.0 - beyond / borne)
 
 
 @scorer("not_refused")

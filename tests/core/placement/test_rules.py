@@ -79,9 +79,10 @@ def test_a_scorer_counts_broken_promises(rule: str, predicted: dict[str, float],
         (0, 0, 1.0),
         (5_000, 20_000, 1.0),  # less than its peers: no better than as much
         (20_000, 20_000, 1.0),
-        (10_000, 2_500, 0.63),  # one prompt of a quiet fleet
-        (1_060_000, 1_000_000, 0.5),
-        (1_200_000, 1_000_000, 0.0),
+        (30_000, 20_000, 0.65),  # one prompt of a quiet fleet
+        (1_010_000, 1_000_000, 1.0),  # hardly more
+        (1_072_000, 1_000_000, 0.5),
+        (1_150_000, 1_000_000, 0.0),
     ],
 )
 def test_a_worker_that_was_given_more_to_read_than_its_peers_scores_less(
