@@ -12,6 +12,7 @@ from itertools import chain, islice
 from typing import Final, assert_never
 
 from diplex_core.appointments import Appointment
+from diplex_core.demand import Demand
 from diplex_core.due import Due
 from diplex_core.events import (
     Again,
@@ -124,8 +125,9 @@ class Admission:
         self._prefixes = Prefixes()
         self._index = Index(self._prefixes)
         self._peers: defaultdict[WorkerFacts, Peers] = defaultdict(Peers)  # by kind
+        self._demand = Demand()
         self.workers = {
-            name: Worker(name, order, self._prefixes.shelf(), lost_at=now)
+            name: Worker(name, order, self._prefixes.shelf(), lost_at=now, demand=self._demand)
             for order, name in enumerate(workers)
         }
         self.ready = not self.workers
@@ -281,6 +283,7 @@ class Admission:
             self._refuse(key, lease, wish, now)
             return
         if lease is None:
+            self._demand.asked(wish, self.queueing.work_of(wish).tokens, now)
             back = self._turned_away_at_once(wish, now)
             if isinstance(back, Refusal):
                 self.past.note(Explanation(ask.request_id, now, Outcome.REFUSED, wish, "", back.message))
@@ -351,7 +354,7 @@ class Admission:
     def _serve_queue(self, queue: Queue, owed: bool, anew: bool, now: Seconds) -> None:
         """Place heads until one finds no room; a worker is kept for that one, and those behind may pass."""
         while (head := queue.head(now)) is not None:
-            self._keep_for(queue, head)
+            self._keep_for(queue, head, now)
             fate = self._try(queue, head, anew, now)
             if fate in _ANOTHER_IS_HEAD:
                 continue
@@ -375,7 +378,7 @@ class Admission:
             return smaller and self._serve(lease, now) is Fate.DONE
         if len(queue) > 1 and self._serve(lease, now) is Fate.DONE:
             return True  # alone, it was tried before it came to wait
-        self._keep_for(queue, head)
+        self._keep_for(queue, head, now)
         self._reserve(head, False, now)
         return False
 
@@ -390,12 +393,12 @@ class Admission:
             queue.tried[place.lease_id] = opened
         return fate
 
-    def _keep_for(self, queue: Queue, head: Place) -> None:
+    def _keep_for(self, queue: Queue, head: Place, now: Seconds) -> None:
         """No worker is kept any longer for one that was the queue's head before."""
         if queue.reserves != head.lease_id:
             if queue.reserves:
                 self._lift(queue.reserves)
-            queue.reserves = head.lease_id
+            queue.reserves, queue.since = head.lease_id, now
 
     def _reserve(self, head: Place, owed: bool, now: Seconds) -> None:
         lease = self.leases.get(head.lease_id)
@@ -435,7 +438,9 @@ class Admission:
     def _seen(self, lease: Lease, wish: Wish, now: Seconds) -> Wish:
         """A lease's wish as it is now."""
         likely = self.queueing.likely(wish)
-        return wish.at(lease.arrived, now, self._expected(wish), likely, lease.lease_id)
+        headed = self.waiting.headed(lease.lease_id, now)
+        owed = headed > 0.0 and self.queueing.shares.owes(wish.tier, now)
+        return wish.at(lease.arrived, now, self._expected(wish), likely, lease.lease_id, headed, owed)
 
     def _serve(self, lease: Lease | None, now: Seconds, tried_at: int | None = None) -> "Fate":
         """Grant or refuse one waiting lease, or say why it waits.
@@ -572,6 +577,7 @@ class Admission:
         lease.turn(Turn.GRANT)
         self._lift(lease.lease_id)
         self.queueing.granted(lease.claim, wish, need, now)
+        self._demand.granted(wish, worker.facts.pattern, ttft)
         self._reservations.look_again(worker, now)
         if need.hits:  # pinned by now, they cost others nothing that hit them too
             self._opens(worker)

@@ -6,6 +6,7 @@ from math import inf
 from typing import Final
 
 from diplex_core.backfill import Reservation
+from diplex_core.demand import Demand, Wanted
 from diplex_core.events import EndedClaim, Report, WorkerFacts
 from diplex_core.growing import Growing
 from diplex_core.guests import Guest, Guests
@@ -13,7 +14,8 @@ from diplex_core.ledger import PoolLedger
 from diplex_core.lessons import Lessons
 from diplex_core.model.forecast import Forecast, Load, Outlook
 from diplex_core.peers import Share
-from diplex_core.placement.rules import Need, Wish
+from diplex_core.placement.filters import PATIENCE
+from diplex_core.placement.rules import Need, Wish, need_on
 from diplex_core.prefixes import Shelf
 from diplex_core.words import Blocks, Claim, Seconds, Tokens
 
@@ -23,6 +25,11 @@ GIVEN_UP_AFTER: Seconds = 3.0
 _DRIFT_BORNE: Final = 0.05
 """A share of the pool by which two accounts may differ: reports are on their way, and claims with them."""
 
+_SPARE = 0.85
+"""Of a promised time per token so much may be used up by a lower tier: predictions are off by some percent,
+and prompts that come a moment later slow everybody once more."""
+_SMALL = 8
+"""Room for one more is left where it is no more than so small a part of all."""
 _A_MOMENT: Seconds = 1e-4
 _LIKELY_OUTPUT: Tokens = 128
 """An answer's length is not known before it ends; it is taken to be no longer than this."""
@@ -38,6 +45,7 @@ class Worker:
     known: WorkerFacts | None = None
     ledger: PoolLedger = field(default_factory=lambda: PoolLedger(0, 0))
     guests: Guests = field(default_factory=Guests)
+    demand: Demand = field(default_factory=Demand)  # of all workers together
     reserved: Reservation | None = None  # it is kept for a request that waits for room
     growing: Growing = field(default_factory=Growing)
     forecast: Forecast | None = None  # nobody knows how fast a worker without one is
@@ -104,6 +112,45 @@ class Worker:
         wish's prompt would break, as far as anybody knows."""
         outlook = self._outlook(wish)
         return self.guests.harmed(outlook.reading, priority, wish.now) if outlook is not None else 0
+
+    def crowds(self, wish: Wish) -> str:
+        """What it would leave too little of for the next request of a higher tier; empty: nothing."""
+        facts, ledger = self.facts, self.ledger
+        for wanted in self.demand.above(wish.tier.priority, wish.now):
+            tier = wanted.tier
+            if (
+                wanted.model not in facts.models
+                or facts.pattern not in tier.patterns
+                or (facts.tiers and tier.name not in facts.tiers)
+            ):
+                continue
+            if ledger.slots.free <= wish.choices and facts.capacity_slots >= _SMALL:
+                return f"would leave no sequence slot for tier {tier.name}"
+            left = ledger.open_blocks - need_on(wish, self).blocks
+            if left * facts.block_tokens < wanted.tokens <= facts.usable_tokens / _SMALL:
+                return f"would leave {left} KV blocks, too few for tier {tier.name}"
+            if late := self._delays(wish, wanted):
+                return late
+        return ""
+
+    def _delays(self, wish: Wish, wanted: Wanted) -> str:
+        """What the next request of a higher tier would be promised in vain beside it."""
+        outlook = self._outlook(wish)
+        if outlook is None or self.forecast is None:
+            return ""
+        promise = wanted.tier.promise_for(wanted.model)
+        runs = wanted.counts_on(self.facts.pattern, wish.now)
+        if runs and promise.tpot_p95 is not None and outlook.tpot > _SPARE * promise.tpot_p95:
+            return f"would slow the next of tier {wanted.tier.name} beyond its time per token"
+        if promise.ttft_p95 is None:
+            return ""
+        prompt = int(wanted.prompt)
+        own = self.forecast.reading(prompt, self.load(wish.now), self.lessons.learned)
+        # One that is too long by itself goes when nothing else is to be read there, after a little wait.
+        alone = self.guests.read_by <= wish.now and wish.waited >= PATIENCE
+        if outlook.ttft + own > promise.ttft_p95.at(prompt) and not alone:
+            return f"would hold up the first token of the next of tier {wanted.tier.name}"
+        return ""
 
     def over(self, wish: Wish) -> Seconds | None:
         """When it will be over, if it is granted here now; `None`: nobody knows."""

@@ -31,13 +31,12 @@ class Shares:
 
     def owed(self, waiting: Iterable[Tier], now: Seconds) -> list[str]:
         """Of the tiers that wait, those that have had less than their least share."""
-        owed = []
-        for tier in waiting:
-            if tier.least_share:
-                share = self.of(tier.name, now)
-                if share is not None and share < tier.least_share:
-                    owed.append(tier.name)
-        return owed
+        return [tier.name for tier in waiting if self.owes(tier, now)]
+
+    def owes(self, tier: Tier, now: Seconds) -> bool:
+        """Whether a tier that waits has had less than its least share."""
+        share = self.of(tier.name, now) if tier.least_share else None
+        return share is not None and share < tier.least_share
 
     def _of(self, tier: str, now: Seconds) -> float:
         granted, at = self._granted.get(tier, (0.0, now))

@@ -147,12 +147,13 @@ class Queue:
         tried: requests that were tried on every worker and found no room, and how many times room had opened
             anywhere by then.
         reserves: the lease of the head for which a worker may be kept; 0: nobody's.
+        since: when that became the head.
         tokens, blocks: that those who wait may come to need; blocks only where they are bounded.
     """
 
     __slots__ = (
         *("_calm", "_len", "_pressed", "_pressing", "blocks", "key", "lines"),
-        *("priority", "reserves", "tokens", "tried"),
+        *("priority", "reserves", "since", "tokens", "tried"),
     )
 
     def __init__(self, key: QueueKey, priority: int) -> None:
@@ -161,6 +162,7 @@ class Queue:
         self.lines: dict[str, Line] = {}
         self.tried: dict[int, int] = {}
         self.reserves = 0
+        self.since: Seconds = 0.0
         self.tokens: Tokens = 0
         self.blocks: Blocks = 0
         self._len = 0
@@ -377,6 +379,11 @@ class WaitingRoom:
         """About how many come before it, and how many wait in its queue, itself included."""
         queue, tenant, place = self._place_of[lease_id]
         return queue.standing(tenant, place), len(queue)
+
+    def headed(self, lease_id: int, now: Seconds) -> Seconds:
+        """For how long it has been the next of its queue."""
+        waits = self._place_of.get(lease_id)
+        return now - waits[0].since if waits is not None and waits[0].reserves == lease_id else 0.0
 
     def place_of(self, lease_id: int) -> Place:
         return self._place_of[lease_id][2]

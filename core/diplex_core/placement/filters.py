@@ -13,9 +13,10 @@ LASTING = (*BY_RULE, *BY_SIZE)
 INDEXED = ("healthy", "kv_fits", "slot_free")
 PASSING = (*INDEXED, "spares_reserved")
 # Objections of these too; they are asked where a tier names them.
-OPTIONAL = ("keeps_ttft", "keeps_tpot", "spares_streams")
+OPTIONAL = ("keeps_ttft", "keeps_tpot", "spares_streams", "leaves_room")
 
 PATIENCE: Seconds = 1.0
+LONG_PATIENCE: Seconds = 10.0
 """So long a request waits for streams that its prompt would slow: it is put off, never starved."""
 
 
@@ -137,8 +138,17 @@ def keeps_tpot(wish: Wish, pool: PoolView) -> Word:
 def spares_streams(wish: Wish, pool: PoolView) -> Word:
     """Its prompt would not slow a resident stream of a higher tier beyond what that was promised, or it has
     waited a second for that."""
-    harmed = pool.harmed(wish, wish.tier.priority + 1) if wish.waited < PATIENCE else 0
+    harmed = pool.harmed(wish, wish.tier.priority + 1) if wish.headed < PATIENCE else 0
     return f"would slow {harmed} streams of a higher tier beyond their promise" if harmed else None
+
+
+@filter_("leaves_room")
+def leaves_room(wish: Wish, pool: PoolView) -> Word:
+    """It leaves room for the next request of a higher tier, where such came of late; unless its tier is owed
+    its least share, it has been the next for ten seconds, or it was of such a tier itself."""
+    if wish.owed or wish.degraded_from or wish.headed >= LONG_PATIENCE:
+        return None
+    return pool.crowds(wish) or None
 
 
 def _late(what: str, target: Seconds | None, predicted: Seconds | None) -> Word:

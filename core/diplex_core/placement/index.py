@@ -229,7 +229,7 @@ class Vain:
     """A search that came to nothing: every worker with room objected.
 
     Attributes:
-        tier, prompt, blocks, choices, waited: of the request.
+        tier, prompt, blocks, choices, headed: of the request.
         opened: how many times something had opened by then.
     """
 
@@ -238,7 +238,7 @@ class Vain:
     prompt: Tokens
     blocks: Blocks
     choices: int
-    waited: Seconds
+    headed: Seconds
     opened: int
 
 

@@ -47,6 +47,8 @@ class Wish:
     degraded_from: str = ""  # the tier that was asked for, where `tier` is another
     expected: Tokens | None = None  # output that such requests mostly come to; `None`: it holds in full
     likely: Tokens | None = None  # output that few such answers exceed; `None`: nobody knows
+    headed: Seconds = 0.0  # for how long it has been the next of its queue
+    owed: bool = False  # its tier has had less than its least share
     lease_id: int = 0  # whose it is; 0: nobody's yet
     arrived: Seconds = 0.0  # when it was first asked for
     now: Seconds = 0.0  # when it is looked at
@@ -83,16 +85,27 @@ class Wish:
         expected: Tokens | None = None,
         likely: Tokens | None = None,
         lease_id: int = 0,
+        headed: Seconds = 0.0,
+        owed: bool = False,
     ) -> "Wish":
         """The same wish of a request that came then, looked at now. What was worked out of it stays known.
 
         Args:
             expected: output that such requests mostly come to; `None`: nobody knows, or it is not to grow.
             likely: output that few such answers exceed; `None`: nobody knows.
+            headed: for how long it has been the next of its queue.
+            owed: its tier has had less than its least share.
         """
         seen = object.__new__(Wish)
         seen.__dict__.update(
-            self.__dict__, arrived=arrived, now=now, expected=expected, likely=likely, lease_id=lease_id
+            self.__dict__,
+            arrived=arrived,
+            now=now,
+            expected=expected,
+            likely=likely,
+            lease_id=lease_id,
+            headed=headed,
+            owed=owed,
         )
         return seen
 
@@ -111,6 +124,9 @@ class PoolView(Protocol):
     @property
     def reserved(self) -> Reservation | None:
         """It is kept for a request that waits for room."""
+
+    def crowds(self, wish: Wish) -> str:
+        """What it would leave too little of for the next request of a higher tier; empty: nothing."""
 
     def over(self, wish: Wish) -> Seconds | None:
         """When it will be over, if it is granted here now; `None`: nobody knows."""

@@ -214,7 +214,7 @@ class _Search:
                         return
         if self.looks:  # somebody has room, and objects
             index.vain[what] = Vain(
-                wish.tier, wish.now, wish.prompt, blocks, wish.choices, wish.waited, index.opened
+                wish.tier, wish.now, wish.prompt, blocks, wish.choices, wish.headed, index.opened
             )
 
     def _hear_some(self, groups: Sequence[Group]) -> None:
@@ -419,5 +419,5 @@ def _asks_no_less(wish: Wish, blocks: Blocks, vain: Vain) -> bool:
         and wish.prompt >= vain.prompt
         and blocks >= vain.blocks
         and wish.choices >= vain.choices
-        and (wish.waited <= vain.waited or wish.waited < PATIENCE)
+        and (wish.headed <= vain.headed or wish.headed < PATIENCE)
     )

@@ -55,7 +55,7 @@ TWO = [{"die": 0, "model": "big"}, {"die": 1, "model": "big"}]
         (
             {("tiers", "standard", "filters"): ["keeps_tfft"]},
             "tiers.standard.filters: 'keeps_tfft' is not an optional filter "
-            "known: keeps_ttft, keeps_tpot, spares_streams mend: filters: [spares_streams]",
+            "known: keeps_ttft, keeps_tpot, spares_streams, leaves_room mend: filters: [spares_streams]",
         ),
         (
             {("tiers", "standard", "scorers"): {"rooms": 1}},

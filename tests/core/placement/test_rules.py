@@ -28,6 +28,7 @@ class Pool:
     read: tuple[float, float] = (0.0, 0.0)
     reserved: Reservation | None = None
     ends: float | None = None
+    crowded: str = ""
     trouble: str = ""
     ledger: PoolLedger = field(default_factory=lambda: PoolLedger(100, 4))
 
@@ -41,6 +42,9 @@ class Pool:
     def tpot(self, wish: Wish) -> float | None:
         return self.predicted_tpot
 
+    def crowds(self, wish: Wish) -> str:
+        return self.crowded
+
     def over(self, wish: Wish) -> float | None:
         return self.ends
 
@@ -52,7 +56,7 @@ class Pool:
 
 
 def wish(tier: Tier = INTERACTIVE, *, prompt: int = 1000, waited: float = 0.0) -> Wish:
-    return Wish("m", tier, DEFAULT_TENANT, prompt, 32, arrived=5.0, now=5.0 + waited)
+    return Wish("m", tier, DEFAULT_TENANT, prompt, 32, headed=waited, arrived=5.0, now=5.0 + waited)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +123,15 @@ C = Pool("c", Pattern.C, 0.05, 0.006)
 A = Pool("a", Pattern.A, 0.05, 0.006)
 
 
+def test_a_lower_tier_leaves_room_unless_it_is_owed_or_was_put_off_for_long() -> None:
+    leaves = FILTERS["leaves_room"]
+    full = Pool(crowded="would leave no sequence slot for tier interactive")
+    assert leaves(wish(BULK), Pool()) is None
+    assert leaves(wish(BULK, waited=9.9), full) == "would leave no sequence slot for tier interactive"
+    assert leaves(wish(BULK, waited=10.0), full) is None
+    assert leaves(replace(wish(BULK), owed=True), full) is None
+
+
 def test_whoever_puts_off_a_request_that_the_pool_is_kept_for_is_not_placed_there() -> None:
     spares = FILTERS["spares_reserved"]
     kept = Reservation(7, "c", 0, False, 80, 1, Start(9.0, 30, spare_blocks=40, spare_slots=1))
@@ -178,6 +191,6 @@ def test_a_tier_adds_filters_and_changes_weights() -> None:
 
 
 def test_only_a_tier_without_a_first_token_to_promise_spares_others_by_itself() -> None:
-    assert BULK.own_filters == ("spares_streams",)
+    assert BULK.own_filters == ("spares_streams", "leaves_room")
     assert INTERACTIVE.own_filters == ()
     assert replace(BULK, filters=()).own_filters == ()
