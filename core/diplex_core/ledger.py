@@ -120,6 +120,7 @@ class PoolLedger:
     Attributes:
         held_blocks: what its worker has said that it holds for this router.
         wanted: blocks by which claims wait to grow.
+        changes: counts whatever changed in what is charged.
     """
 
     def __init__(self, capacity: Blocks, slots: Slots, guard: Blocks = 0, kept: Kept | None = None) -> None:
@@ -129,6 +130,7 @@ class PoolLedger:
         self.observed: Blocks | None = None  # a figure that did not arrive is unknown, never zero
         self.held_blocks: Blocks = 0
         self.wanted: Blocks = 0
+        self.changes = 0
         self._charges: dict[Claim, Charge] = {}
         self._kept: Kept = Alone() if kept is None else kept
         self._pins = Pins()
@@ -141,6 +143,10 @@ class PoolLedger:
 
     def charge_of(self, claim: Claim) -> Charge | None:
         return self._charges.get(claim)
+
+    def charges(self) -> Collection[Charge]:
+        """Of all claims, in no order."""
+        return self._charges.values()
 
     def claims(self) -> list[Claim]:
         return list(self._charges)
@@ -236,6 +242,7 @@ class PoolLedger:
         if more > self.blocks.free:
             raise OverCommitted(f"claim {claim} is to grow by {more} blocks; {self.blocks.free} are free")
         if more > 0:
+            self.changes += 1
             self.blocks.move(charge, more)
             charge.blocks = blocks
         charge.raising = number
@@ -268,6 +275,7 @@ class PoolLedger:
             charge.blocks, charge.stray = blocks, True
             self._count(charge, 1)
             return
+        self.changes += 1
         self.blocks.move(charge, more)
         charge.blocks = blocks
 
@@ -314,6 +322,7 @@ class PoolLedger:
         self._kept.become(hashes)
 
     def _count(self, charge: Charge, sign: int) -> None:
+        self.changes += 1
         self.blocks.move(charge, sign * charge.blocks)
         self.slots.move(charge, sign * charge.slots)
         if charge.prefill:

@@ -1,13 +1,19 @@
 """Which worker is kept for which request: the head of each queue that lacks room has one (`backfill`)."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import inf
+from typing import TypeAlias
 
 from diplex_core.backfill import Ending, Reservation, Start, start_of
 from diplex_core.fleet import Worker
+from diplex_core.ledger import PoolLedger
 from diplex_core.placement.place import Placement
 from diplex_core.placement.rules import Need, Wish, need_on
-from diplex_core.words import Blocks, Seconds
+from diplex_core.words import Blocks, Seconds, Slots
+
+_Question: TypeAlias = tuple[PoolLedger, int, Blocks, Slots, Blocks, Slots]
+"""What a start depends on: the account, its changes, what is open and free there, and what is needed."""
 
 
 class Reservations:
@@ -17,6 +23,7 @@ class Reservations:
         self._placement = placement
         self._of: dict[int, tuple[Reservation, Worker]] = {}
         self._loosened: dict[str, Worker] = {}
+        self._starts: dict[str, tuple[_Question, Start]] = {}  # by worker, the last that was worked out
 
     def __len__(self) -> int:
         return len(self._of)
@@ -31,11 +38,11 @@ class Reservations:
         one while that takes requests, and the start is counted anew."""
         held = self._of.get(wish.lease_id)
         if held is not None and not held[1].trouble and held[1].reserved is held[0]:
-            worker = held[1]
-            self._keep(wish, worker, start_on(worker, need_on(wish, worker), wish.now), owed)
+            need = need_on(wish, held[1])
+            self._keep(wish, held[1], need, self._start_on(held[1], need, wish.now), owed)
             return
         self.lift(wish.lease_id)
-        best: tuple[tuple[Seconds, Blocks, int], Worker, Start] | None = None
+        best: tuple[tuple[Seconds, Blocks, int], Worker, Need, Start] | None = None
         for worker in workers:
             if worker.trouble or not self._placement.can_ever(wish, worker):
                 continue
@@ -43,19 +50,19 @@ class Reservations:
             if worker.ledger.fits(need.blocks, need.slots, need.hits):
                 return  # it is not room that it lacks
             if self._may_take(wish, worker, owed):
-                start = start_on(worker, need, wish.now)
+                start = self._start_on(worker, need, wish.now)
                 key = start.at, start.short, worker.order
                 if best is None or key < best[0]:
-                    best = key, worker, start
+                    best = key, worker, need, start
         if best is not None:
-            self._keep(wish, best[1], best[2], owed)
+            self._keep(wish, *best[1:], owed)
 
     def look_again(self, worker: Worker, now: Seconds) -> None:
         """Somebody was placed on a worker that is kept for another."""
         kept = worker.reserved
         if kept is not None:
             need = Need(kept.blocks, kept.slots, 0)
-            self._put(kept.at(start_on(worker, need, now)), worker)
+            self._put(kept.at(self._start_on(worker, need, now)), worker)
 
     def lift(self, lease_id: int) -> None:
         """The request needs it no longer."""
@@ -74,8 +81,19 @@ class Reservations:
         kept = worker.reserved
         return kept is None or (owed, wish.tier.priority) > (kept.owed, kept.priority)
 
-    def _keep(self, wish: Wish, worker: Worker, start: Start, owed: bool) -> None:
-        need = need_on(wish, worker)
+    def _start_on(self, worker: Worker, need: Need, now: Seconds) -> Start:
+        """As `start_on`; it stays what it was while nothing changes in what is charged there."""
+        ledger = worker.ledger
+        question = ledger, ledger.changes, ledger.open_blocks, ledger.slots.free, need.blocks, need.slots
+        known = self._starts.get(worker.name)
+        if known is not None and known[0] == question:
+            start = known[1]
+            return start if start.at >= now else replace(start, at=now)
+        start = start_on(worker, need, now)
+        self._starts[worker.name] = question, start
+        return start
+
+    def _keep(self, wish: Wish, worker: Worker, need: Need, start: Start, owed: bool) -> None:
         reservation = Reservation(
             wish.lease_id, worker.name, wish.tier.priority, owed, need.blocks, need.slots, start
         )
@@ -96,11 +114,9 @@ def start_on(worker: Worker, need: Need, now: Seconds) -> Start:
     """When it can start on this worker, by what is predicted of those that are there."""
     ledger = worker.ledger
     endings = []
-    for claim in ledger.claims():
-        charge = ledger.charge_of(claim)
-        if charge is not None:
-            at = now if charge.reclaiming else charge.over
-            endings.append(Ending(at, charge.blocks, charge.slots))
+    for charge in ledger.charges():
+        at = now if charge.reclaiming else charge.over
+        endings.append(Ending(at, charge.blocks, charge.slots))
     return start_of(
         need.blocks,
         need.slots,
