@@ -140,6 +140,7 @@ class Admission:
         self.past = Past()
         self.lengths = Lengths()
         self.queueing = Queueing(self.lengths)
+        self.queueing.quotas.recount(_bounded(rules), {})
         self.waiting = self.queueing.waiting
         self._placement = placement or Placement()
         self._started = now
@@ -185,6 +186,9 @@ class Admission:
                 assert_never(event)
         for worker, orders in self._giving_way.answers(now):  # before anybody is admitted
             out += orders
+            for order in orders:
+                if isinstance(order, RaiseClaim):
+                    self.queueing.quotas.resized(order.claim, order.blocks)
             self._index.touched(worker)
         for _ in range(_AGAIN):  # whoever is served may leave a worker that was kept for it
             if not self._room:
@@ -453,6 +457,12 @@ class Admission:
             raise LookupError(f"{lease} waits without an ask")
         wish = self._seen(lease, lease.wish, now)
         choice = self._place(wish, tried_at)
+        affordable = self._affordable(wish, choice, now)
+        if isinstance(affordable, Refusal):
+            self._remember(lease, wish, choice, now, affordable)
+            self._refuse(lease.key, lease, affordable, now, wish)
+            return Fate.DONE
+        choice = affordable
         refusal = None if choice.picked is not None or choice.able else self._hopeless(wish, now)
         refusal = refusal or self._turned_away(wish, choice)
         if refusal is not None:
@@ -483,6 +493,20 @@ class Admission:
         self.waiting.set_aside(lease.lease_id)
         self._remember(lease, wish, choice._replace(picked=None), now)
         return Fate.ASIDE
+
+    def _affordable(self, wish: Wish, choice: Choice, now: Seconds) -> Choice | Refusal:
+        """The choice, but where the worker that was picked takes more blocks than the tenant may ever hold:
+        then one among those that do not. A refusal: they all do."""
+        most = wish.tenant.max_concurrent_blocks if self.rules.enforce_limits else None
+        if most is None or choice.picked is None:
+            return choice
+        needed = need_on(wish, choice.picked).blocks
+        if needed <= most:
+            return choice
+        pools = [pool for pool in self._standing(wish, now) if need_on(wish, pool).blocks <= most]
+        if not any(self._placement.can_ever(wish, pool) for pool in pools):
+            return _quota_too_small(wish, needed, most)
+        return self._placement.place(wish, pools)
 
     def _make_way(self, wish: Wish) -> None:
         """Nobody has room: growing claims of a lower priority may give way."""
@@ -637,16 +661,14 @@ class Admission:
 
     def _rules_changed(self) -> None:
         """Other tenants may have quotas now."""
-        bounded = {t.name for t in self.rules.tenants if t.max_concurrent_blocks is not None}
+        bounded = _bounded(self.rules)
         held: dict[Claim, tuple[str, Blocks]] = {}
         for lease in self.leases.all() if bounded else ():
             worker = self.workers.get(lease.worker)
             charge = worker.ledger.charge_of(lease.claim) if worker is not None else None
-            if charge is not None and lease.wish is not None:
-                name = lease.wish.tenant.name
-                if name in bounded:
-                    held[lease.claim] = name, charge.blocks
-        self.queueing.quotas.recount(held)
+            if charge is not None:
+                held[lease.claim] = lease.tenant, charge.blocks
+        self.queueing.quotas.recount(bounded, held)
         for queue in self.waiting.queues():
             for tenant_name in list(queue.lines):
                 self.waiting.let_in(tenant_name)
@@ -848,7 +870,10 @@ class Admission:
         before = charge.blocks
         if held.blocks != charge.said or held.answers_raise:
             ledger.confirm(claim, held.blocks, held.answers_raise)
+            tenant = self.queueing.quotas.resized(claim, charge.blocks)
             if charge.blocks < before:
+                if tenant:
+                    self.waiting.let_in(tenant)
                 self._opens(worker)
             elif charge.blocks > before:
                 self._index.touched(worker)
@@ -866,7 +891,7 @@ class Admission:
         claim = held.claim
         self._adopt(worker, held, now)
         if lease is None:
-            self.leases.adopt(claim, worker.name, now)
+            self.leases.adopt(claim, worker.name, held.tenant, now)
         elif lease.ask is None and claim.attempt > lease.attempt:
             # Both were granted by an earlier life of this router: the newer one is the request's.
             self._want_back(lease, EndReason.REVOKED, "a newer attempt of the request runs", now)
@@ -885,6 +910,7 @@ class Admission:
         tier = self.rules.tiers.get(held.tier)
         guest = Guest(tier.priority if tier else held.priority)
         worker.guests.came(held.claim, guest, prompt=to_read, reading=None, now=now)
+        self.queueing.quotas.holds(held.claim, held.tenant, held.blocks)
         if held.grows:
             worker.growing.came(held.claim, held.priority, now)
             self._giving_way.grows_on(worker)
@@ -986,6 +1012,11 @@ def _refused_too_often(lease: Lease) -> Refusal:
         f"workers refused the request {lease.refusals} times; the last was {lease.worker}",
         1.0,
     )
+
+
+def _bounded(rules: Rules) -> frozenset[str]:
+    """The tenants that may hold so many blocks at a time, and no more."""
+    return frozenset(t.name for t in rules.tenants if t.max_concurrent_blocks is not None)
 
 
 def _quota_too_small(wish: Wish, least: Blocks, most: Blocks) -> Refusal:

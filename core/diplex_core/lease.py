@@ -81,6 +81,7 @@ class Lease:
     queued: Seconds = 0.0  # from its arrival to its last grant
     first_token: Seconds | None = None  # when its first token came, of all attempts
     predicted_ttft: Seconds | None = None  # by its first grant
+    adopted_for: str = ""  # the tenant of an adopted one, as its worker says
     _claim: Claim | None = None
 
     @property
@@ -89,6 +90,10 @@ class Lease:
         if claim is None or claim.attempt != self.attempt:
             claim = self._claim = Claim(self.lease_id, self.attempt)
         return claim
+
+    @property
+    def tenant(self) -> str:
+        return self.wish.tenant.name if self.wish is not None else self.adopted_for
 
     def turn(self, turn: Turn) -> bool:
         """Take a turn; False where the table knows no such turn in this state, which changes nothing."""

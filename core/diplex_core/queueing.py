@@ -190,8 +190,7 @@ class Queueing:
         waiting.recount(tenant.name)
         self._back.pop(claim.lease_id, None)
         self.shares.granted(wish.tier.name, work.tokens, now)
-        if tenant.max_concurrent_blocks is not None:
-            self.quotas.holds(claim, tenant.name, need.blocks)
+        self.quotas.holds(claim, tenant.name, need.blocks)
 
     def over(self, lease: Lease, output: Tokens | None, now: Seconds, *, ran: bool = True) -> None:
         """A request is over.

@@ -10,6 +10,7 @@ waits until others of its tenant have ended. A claim that grows is counted as it
 growth: what runs is not held up.
 """
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from diplex_core.words import Blocks, Claim, Seconds, Tenant, Tokens
@@ -35,6 +36,7 @@ class Quotas:
         self._taken: dict[int, _Taken] = {}  # by lease, of those whose answer is not known yet
         self._blocks: dict[str, Blocks] = {}
         self._claims: dict[Claim, tuple[str, Blocks]] = {}
+        self._bounded: frozenset[str] = frozenset()
 
     # Tokens a minute.
 
@@ -74,6 +76,8 @@ class Quotas:
 
     def holds(self, claim: Claim, tenant: str, blocks: Blocks) -> None:
         """A claim of the tenant's is charged so many blocks, from now on or still."""
+        if tenant not in self._bounded:
+            return
         before = self._claims.get(claim)
         if before is not None and before[1] == blocks:
             return
@@ -108,8 +112,14 @@ class Quotas:
         held, most = self.held(tenant.name), tenant.max_concurrent_blocks
         return f"its tenant {tenant.name} holds {held} of the {most} KV blocks that it may hold at a time"
 
-    def recount(self, claims: "dict[Claim, tuple[str, Blocks]]") -> None:
-        """Other tenants have quotas now: these are all of their claims."""
-        self._claims, self._blocks = {}, {}
-        for claim, (tenant, blocks) in claims.items():
+    def recount(self, bounded: frozenset[str], claims: Mapping[Claim, tuple[str, Blocks]]) -> None:
+        """Other tenants have quotas now.
+
+        Args:
+            bounded: those who may hold so many blocks at a time.
+            claims: of all tenants, by what their leases hold now.
+        """
+        known = {**self._claims, **claims}  # what is being taken back from a lease that is over is known here
+        self._bounded, self._claims, self._blocks = bounded, {}, {}
+        for claim, (tenant, blocks) in known.items():
             self.holds(claim, tenant, blocks)

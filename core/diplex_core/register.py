@@ -50,10 +50,13 @@ class Register:
         self._last += 1
         return self._enter(Lease(self._epoch << 32 | self._last, State.WAITING, arrived))
 
-    def adopt(self, claim: Claim, worker: str, now: Seconds) -> Lease:
+    def adopt(self, claim: Claim, worker: str, tenant: str, now: Seconds) -> Lease:
         """A lease that an earlier life of this router granted, running on under its old id."""
         self.adopted += 1
-        return self._enter(Lease(claim.lease_id, State.RUNNING, now, attempt=claim.attempt, worker=worker))
+        lease = Lease(
+            claim.lease_id, State.RUNNING, now, attempt=claim.attempt, worker=worker, adopted_for=tenant
+        )
+        return self._enter(lease)
 
     def bind(self, lease: Lease, key: AskKey | None) -> None:
         """From now on the lease is its client's under this key; None: its client is gone."""

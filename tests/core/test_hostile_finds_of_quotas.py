@@ -1,0 +1,113 @@
+"""What the hostile world found in tenants' quotas of blocks: each a few steps that went wrong once."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from diplex_core.events import (
+    Again,
+    Ask,
+    Asked,
+    EndedClaim,
+    Granted,
+    HeldClaim,
+    Queued,
+    RulesChanged,
+    Ticked,
+    WantedClaim,
+)
+from diplex_core.words import Claim, EndReason, Pattern, Reserve, Rules, Tenant, Tier
+
+MODEL = "qwen2.5-72b-instruct"
+BULK = Tier("bulk", (Pattern.A,), max_output_tokens=1024, reserve=Reserve.EXPECTED, preemptible=True)
+RULES = Rules(
+    frozenset({MODEL}),
+    MODEL,
+    {"bulk": BULK},
+    default_tier="bulk",
+    tenants=(Tenant("acme", "key", max_concurrent_blocks=10), Tenant("other", "other")),
+)
+
+
+@pytest.fixture
+def desk(new_desk: Callable[..., Any], facts: Callable[..., Any]) -> Any:
+    """A worker of forty blocks, of which one tenant may hold ten."""
+    return new_desk(replace(facts("a", blocks=40), can_grow=True), rules=RULES)
+
+
+def known(desk: Any) -> Any:
+    """Answers mostly come to 32 tokens."""
+    for _ in range(30):
+        desk.admission.lengths.saw("acme", "bulk", MODEL, 32)
+    return desk
+
+
+def held(granted: Granted, blocks: int, answers: int = 0) -> HeldClaim:
+    return HeldClaim(granted.claim, blocks, 1, tenant="acme", grows=granted.grows, answers_raise=answers)
+
+
+def is_queued(decisions: list[Any]) -> bool:
+    return [type(decision) for decision in decisions] == [Queued]
+
+
+def test_what_a_tenant_may_never_hold_is_refused_though_it_was_asked_for_before_anybody_was_known(
+    new_desk: Any, facts: Any
+) -> None:
+    desk = new_desk(rules=RULES, silent=("a",))
+    assert is_queued(desk.ask(320, 64, api_key="key"))
+    (refused,) = desk.link(facts("a"))
+    assert refused.refusal.why == "QUOTA_TOO_SMALL"
+
+
+def test_a_request_that_turns_out_larger_than_its_tenant_may_hold_is_refused(desk: Any) -> None:
+    granted = desk.grant(64, 64, api_key="key")
+    again = Again(granted.claim, EndReason.REFUSED, "a", needed_blocks=11)
+    ask = Ask("r1", MODEL, api_key="key", prompt_tokens=64, max_tokens=64, again=again)
+    desk.end(granted, EndReason.REFUSED)
+    (refused,) = desk.tell(Asked(granted.key, ask))
+    assert refused.refusal.why == "QUOTA_TOO_SMALL"
+
+
+def test_a_worker_whose_blocks_are_too_small_for_the_quota_is_not_waited_for(
+    new_desk: Any, facts: Any
+) -> None:
+    fine = replace(facts("fine", blocks=900), block_tokens=16)
+    desk = new_desk(fine, facts("coarse", blocks=12), rules=RULES)
+    assert desk.grant(160, 160, api_key="key").worker.name == "coarse"
+
+
+def test_what_a_claim_has_grown_by_counts(desk: Any) -> None:
+    granted = known(desk).grant(32, 200, api_key="key")
+    desk.report("a", held(granted, granted.blocks))
+    (raised,) = desk.report("a", wants=(WantedClaim(granted.claim, 6),))
+    assert is_queued(desk.ask(160, 32, api_key="key"))
+    desk.report("a", held(granted, 6, raised.number))
+    assert desk.tell(Ticked()) == []
+
+
+def test_what_a_claim_was_lowered_by_lets_others_of_its_tenant_in(desk: Any) -> None:
+    first = desk.grant(64, 192, api_key="key")
+    assert first.blocks == 8
+    assert is_queued(desk.ask(64, 64, api_key="key"))
+    (second,) = desk.report("a", held(first, 4))
+    assert isinstance(second, Granted)
+
+
+def test_claims_of_a_former_life_count(desk: Any) -> None:
+    claim = Claim(99 << 32, 1)
+    desk.report("a", HeldClaim(claim, 8, 1, tenant="acme"))
+    assert is_queued(desk.ask(64, 64, api_key="key"))
+    (granted,) = desk.report("a", ended=(EndedClaim(claim, EndReason.STOP),))
+    assert isinstance(granted, Granted)
+
+
+def test_claims_from_before_there_was_a_quota_count(desk: Any) -> None:
+    unbounded = replace(RULES, tenants=(Tenant("acme", "key"),))
+    desk.tell(RulesChanged(unbounded))
+    first = desk.grant(64, 192, api_key="key")
+    desk.report("a", HeldClaim(Claim(99 << 32, 1), 1, 1, tenant="acme"), held(first, 8))
+    desk.tell(RulesChanged(RULES))
+    assert is_queued(desk.ask(64, 32, api_key="key"))
+    assert isinstance(desk.grant(20, 10, api_key="key"), Granted)
