@@ -31,6 +31,7 @@ class Charged:
 
     blocks: Blocks
     slots: Slots
+    tenant: str
     grows: bool
     priority: int
     arrived: Seconds
@@ -62,6 +63,11 @@ class Book:
         """Blocks of claims that are wanted back."""
         return sum(charged.blocks for charged in self.charged.values() if charged.stopped)
 
+    def held_by(self, tenant: str) -> Blocks:
+        """Blocks of a tenant's claims, but for those that are wanted back."""
+        mine = (c for c in self.charged.values() if c.tenant == tenant and not c.stopped)
+        return sum(charged.blocks for charged in mine)
+
     @property
     def wanted(self) -> Blocks:
         """By how much claims wait to grow."""
@@ -71,7 +77,7 @@ class Book:
 
     def granted(self, granted: Granted, arrived: Seconds) -> None:
         self.charged[granted.claim] = Charged(
-            granted.blocks, granted.slots, granted.grows, granted.priority, arrived
+            granted.blocks, granted.slots, granted.tenant, granted.grows, granted.priority, arrived
         )
 
     def raise_(self, order: RaiseClaim) -> None:
@@ -103,6 +109,8 @@ class Book:
                 charged.since = charged.since if charged.wants else now
                 charged.wants = wanted.blocks
         self.resident = (self.resident - set(report.removed)) | set(report.stored)
+        if report.residency_problem:
+            self.resident = set()
 
     def link_lost(self, now: Seconds) -> None:
         if self.linked:
@@ -115,7 +123,7 @@ class Book:
     def _held(self, held: HeldClaim, now: Seconds) -> None:
         charged = self.charged.get(held.claim)
         if charged is None:
-            charged = Charged(held.blocks, held.slots, held.grows, held.priority, now)
+            charged = Charged(held.blocks, held.slots, held.tenant, held.grows, held.priority, now)
             self.charged[held.claim] = charged
         charged.held = True
         charged.read |= held.prefilled

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .worker import Worker
 
 
+NOT_TRUE = tuple(range(8))
+"""Blocks that a worker names which does not know."""
+
+
 class Feed:
     """A worker's end of one link."""
 
@@ -117,8 +121,14 @@ class Feed:
             prefill_tokens=sum(unread.values()),
             foreign_prefill_tokens=sum(n for owner, n in unread.items() if owner != self.router),
             pinned_blocks=pool.resident.pinned,
-            stored=tuple(worker.memory.blocks)
-            if full
-            else tuple(block for block, there in self._blocks.items() if there),
+            stored=self._stored(full),
             removed=() if full else tuple(block for block, there in self._blocks.items() if not there),
+            residency_problem="its events stopped" if worker.blocks_unknown else "",
         )
+
+    def _stored(self, full: bool) -> tuple[BlockHash, ...]:
+        if self.worker.blocks_unknown:
+            return NOT_TRUE
+        if full:
+            return tuple(self.worker.memory.blocks)
+        return tuple(block for block, there in self._blocks.items() if there)

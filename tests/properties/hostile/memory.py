@@ -34,6 +34,7 @@ class Memory:
         self._changed = changed
         self._written: dict[Claim, Blocks] = {}
         self._writer: dict[BlockHash, Claim | None] = {}  # None: it outlived its writer. In order of use
+        self._whose: dict[BlockHash, int] = {}
 
     @property
     def kept(self) -> Blocks:
@@ -62,16 +63,22 @@ class Memory:
             self._evict_one()
         self._written[claim] = blocks
 
-    def use(self, hits: Iterable[BlockHash]) -> None:
-        """These were hit: they are evicted later than others."""
+    def use(self, hits: Iterable[BlockHash], whose: int) -> None:
+        """These were hit: they are evicted later than others.
+
+        Args:
+            whose: the salt of the tenant that hits them. Nobody hits what another keeps to itself.
+        """
         for block in hits:
+            assert self._whose[block] == whose, f"block {block} of {self._whose[block]} is hit by {whose}"
             self._writer[block] = self._writer.pop(block)
 
-    def keep(self, claim: Claim, hashes: Iterable[BlockHash]) -> None:
+    def keep(self, claim: Claim, hashes: Iterable[BlockHash], whose: int) -> None:
         """Blocks that this claim has written can be hit from now on, where they cannot already."""
         for block in hashes:
             if block not in self._writer:
                 self._writer[block] = claim
+                self._whose[block] = whose
                 self._changed(block, True)
 
     def free(self, claim: Claim) -> None:

@@ -38,7 +38,18 @@ from diplex_core.events import (
 from diplex_core.growing import PATIENCE
 from diplex_core.lease import State
 from diplex_core.placement.place import Placement
-from diplex_core.words import Blocks, Claim, EndReason, Reserve, Rules, Seconds, Tokens, blocks_needed
+from diplex_core.words import (
+    Blocks,
+    Claim,
+    EndReason,
+    Reserve,
+    Rules,
+    Seconds,
+    Tenant,
+    Tokens,
+    blocks_needed,
+    salted,
+)
 
 from .book import Book
 from .wire import Wire
@@ -281,6 +292,19 @@ class Router:
             taken = axis.own + axis.stray + axis.foreign
             assert taken + book.wanted <= axis.capacity, f"{granted} takes what {book} waits for"
 
+    def _look_at_quota(self, granted: Granted, tenant: Tenant) -> None:
+        """It fits beside what its tenant holds, by the rules that it was asked under and by those of now."""
+        rules = self.admission.rules
+        now = next((t for t in rules.tenants if t.name == tenant.name), None)
+        if not rules.enforce_limits or now is None or now.max_concurrent_blocks is None:
+            return
+        if tenant.max_concurrent_blocks is not None:
+            held = sum(book.held_by(tenant.name) for book in self.books.values())
+            self.seen["granted within a tenant's blocks"] += 1
+            assert held + granted.blocks <= tenant.max_concurrent_blocks, (
+                f"{granted} is beyond {tenant}: {held}"
+            )
+
     # What must be true of raising, and of giving way.
 
     def _look_at_raise(self, order: RaiseClaim) -> None:
@@ -348,14 +372,15 @@ class Router:
         charged = blocks.own - blocks.guard + blocks.stray + report.foreign_blocks
         assert charged + facts.guard_blocks <= facts.capacity_blocks, f"{granted} does not fit: {blocks}"
         assert slots.own + slots.stray + report.foreign_slots <= facts.capacity_slots, f"{granted}: {slots}"
-        hits = ask.block_hashes[: granted.cached]
+        hits = [salted(block, granted.salt) for block in ask.block_hashes[: granted.cached]]
         assert self.books[name].resident >= set(hits), f"{granted} counts on {hits}, which are not resident"
         tier = rules.tiers[granted.tier]
         asked_for = rules.tier_named(ask.tier)
         assert asked_for is not None
         assert granted.tier == asked_for.name or granted.degraded_from == asked_for.name
         tenant = rules.tenant_of(ask.api_key)
-        assert tenant is not None and tenant.name == granted.tenant
+        assert tenant is not None and (tenant.name, tenant.salt) == (granted.tenant, granted.salt)
+        self._look_at_quota(granted, tenant)
         assert tenant.tiers is None or granted.tier in tenant.tiers
         assert tenant.packages is None or facts.package in tenant.packages
         assert facts.pattern in tier.patterns

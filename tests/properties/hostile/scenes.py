@@ -80,6 +80,13 @@ def rules(*tiers: Tier, tenants: tuple[Tenant, ...] = (), **more: Any) -> Rules:
     return Rules(frozenset({M, K}), M, {tier.name: tier for tier in tiers}, "bulk", tenants, **more)
 
 
+BOUNDED = (
+    Tenant("one", "key-1", weight=2.0, max_concurrent_blocks=14),
+    Tenant("two", "key-2", max_tokens_per_minute=4000, isolate_prefixes=True),
+    Tenant("three", "key-3", weight=0.5, max_concurrent_blocks=9, max_tokens_per_minute=20_000),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
     """What a world is made of.
@@ -115,10 +122,12 @@ USUAL = Scene(
             replace(BULK, patterns=(Pattern.A_EAGLE, Pattern.A), max_output_tokens=40),
             tenants=(
                 Tenant("one", "key-1", packages=frozenset({"pkg-a", "pkg-c"})),
-                Tenant("two", "key-2", tiers=frozenset({"bulk"})),
+                Tenant("two", "key-2", tiers=frozenset({"bulk"}), isolate_prefixes=True),
                 Tenant("three", "key-3"),
             ),
         ),
+        rules(INTERACTIVE, BULK, NIGHT, tenants=BOUNDED),
+        rules(INTERACTIVE, BULK, NIGHT, tenants=BOUNDED, enforce_limits=False),
     ),
     prompts=(1, 20, 31, 32, 33, 64, 90, 150, 200, 260),
     outputs=(0, 0, 1, 16, 33, 64, 120, 180, 250, 400),
@@ -134,6 +143,7 @@ CROWDED = Scene(
         rules(BULK, replace(NIGHT, max_output_tokens=200)),
         rules(replace(BULK, max_output_tokens=300), replace(NIGHT, priority=0)),
         rules(replace(INTERACTIVE, reserve=Reserve.EXPECTED, preemptible=True), BULK),
+        rules(BULK, NIGHT, tenants=BOUNDED),
     ),
     prompts=(1, 8, 20, 31, 33, 64, 90),
     outputs=(0, 64, 180, 250, 400),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import product
 
 from diplex_core.admission import Admission
 from diplex_core.fleet import Worker as Known
 from diplex_core.lease import State
 from diplex_core.ledger import Charge
-from diplex_core.words import Claim
+from diplex_core.words import Claim, salted
 
 from .router import Router
+from .scenes import BOUNDED, FAMILIES
 from .worker import Sequence, Worker
 
 AXES = ("blocks", "slots", "prefill")
@@ -71,6 +73,9 @@ def at_the_end(workers: list[Worker], routers: list[Router]) -> None:
         assert admission.leases.opened == admission.leases.closed
         assert not admission.leases.all(), f"{router.name} has open leases: {admission.leases.all()}"
         assert len(admission.waiting) == 0 and not admission.waiting.queues()
+        quotas, counters = admission.queueing.quotas, admission.waiting.counters
+        assert not quotas._claims and not quotas._taken and not any(quotas._blocks.values())
+        assert not counters._charges and not counters._waiting
         for worker in admission.workers.values():
             assert len(worker.ledger) == 0, f"{worker.name} is charged {worker.ledger.claims()}"
             for axis in worker.ledger.axes:
@@ -135,8 +140,8 @@ def _the_index_agrees(admission: Admission) -> None:
         assert group.rooms.entries == sorted((-worker.ledger.room, worker.order) for worker in able)
         assert group.reads.entries == sorted((worker.read_by, worker.order) for worker in able)
         assert {worker.bit for worker in members} == {m.bit for m in group.holders((1 << 200) - 1)}
-    for family in range(2):
-        prompt = tuple(range(1000 * family, 1000 * family + 8))
+    for family, tenant in product(range(FAMILIES), BOUNDED):
+        prompt = tuple(salted(block, tenant.salt) for block in range(1000 * family, 1000 * family + 8))
         leading = index.leading(prompt)
         for worker in known:
             assert leading.of(worker.bit) == worker.ledger.leading(prompt)
@@ -144,6 +149,9 @@ def _the_index_agrees(admission: Admission) -> None:
 
 def _leases_and_queues_agree(admission: Admission) -> None:
     leases = admission.leases.all()
+    kept = {w.reserved.lease_id: w for w in admission.workers.values() if w.reserved is not None}
+    assert len(admission._reservations) == len(kept)
+    assert all(lease_id in admission.waiting for lease_id in kept), "a worker is kept for nobody who waits"
     assert admission.leases.opened - admission.leases.closed == len(leases)
     waiting = {lease.lease_id for lease in leases if lease.state is State.WAITING}
     queued = [place.lease_id for queue in admission.waiting.queues() for place in queue]

@@ -48,6 +48,8 @@ WEIGHTS: Final[Mapping[str, int]] = {
     "a_report_comes_twice": 3,
     "much_time_passes": 3,
     "an_engine_goes_down": 1,
+    "an_engines_word_on_its_blocks_is_lost": 2,
+    "engines_say_which_blocks_they_have": 8,
     "an_engine_starts_anew": 1,
     "a_worker_drains": 1,
     "a_worker_crashes": 2,

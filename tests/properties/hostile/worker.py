@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from diplex_core.events import EndedClaim, HeldClaim, StopClaim, WorkerFacts
-from diplex_core.pool import Pool
-from diplex_core.words import BlockHash, Blocks, Claim, EndReason, Seconds, Tokens, blocks_needed
+from diplex_core.pool import NoRoom, Pool
+from diplex_core.words import BlockHash, Blocks, Claim, EndReason, Seconds, Tokens, blocks_needed, salted
 
 from .feed import Feed
 from .gate import Gate
@@ -101,7 +101,7 @@ class Worker:
         """A new process: it knows nothing of what ran before."""
         self.facts, self.up, self._born, self._now = facts, True, now, now
         self.ahead = 0.0
-        self.problem, self.draining = "", False
+        self.problem, self.draining, self.blocks_unknown = "", False, False
         self.gate = Gate(facts.name, facts.boot)
         self.live: dict[Claim, Sequence] = {}
         self.feeds: dict[str, Feed] = {}
@@ -123,7 +123,7 @@ class Worker:
         """It answers again, maybe with a pool of another size; what it held before is gone."""
         for sequence in list(self.live.values()):
             self.finish(sequence, DoneSaid(EndReason.FAILED, "UNAVAILABLE"))
-        self.facts, self.problem = facts, ""
+        self.facts, self.problem, self.blocks_unknown = facts, "", False
         self._engine_starts()
         self._tell_all()
 
@@ -134,6 +134,11 @@ class Worker:
 
     def drain(self, active: bool) -> None:
         self.draining = active
+        self._tell_all()
+
+    def blocks_are_unknown(self, unknown: bool) -> None:
+        """What the engine says of its blocks is not to be believed, or is again."""
+        self.blocks_unknown = unknown
         self._tell_all()
 
     # Links.
@@ -175,8 +180,8 @@ class Worker:
             self._turn_away(start, wire, DoneSaid(EndReason.REFUSED, "UNAVAILABLE", "engine or drain"))
             return None
         granted = grant.granted
-        hits = start.hashes[: granted.cached]
-        no_room = self.pool.take(grant.claim, granted.blocks, granted.slots, grant.router, hits)
+        hits = self._names(start)[: granted.cached]
+        no_room = self._take(start, hits)
         if no_room is not None:
             self.seen["a start was refused for want of cached blocks" if no_room.missing else "no room"] += 1
             done = DoneSaid(
@@ -186,7 +191,7 @@ class Worker:
             return None
         if hits:
             self.seen["a start hit cached blocks"] += 1
-            self.memory.use(hits)
+            self.memory.use(hits, granted.salt)
         assert not granted.grows or (self.facts.can_grow and self.facts.can_resume), (
             f"{grant} cannot grow here"
         )
@@ -239,9 +244,9 @@ class Worker:
     def read(self, sequence: Sequence) -> None:
         """The prompt is read: its blocks are written and can be hit by others."""
         self._write(sequence)
-        start, block = sequence.start, self.facts.block_tokens
-        if start.hash_block_tokens == block:
-            self.memory.keep(sequence.claim, start.hashes[: start.prompt // block])
+        start = sequence.start
+        whole = self._names(start)[: start.prompt // self.facts.block_tokens]
+        self.memory.keep(sequence.claim, whole, start.grant.granted.salt)
         sequence.prefilled = True
         self._tell_changed(sequence)
 
@@ -340,6 +345,20 @@ class Worker:
         )
 
     # Parts.
+
+    def _names(self, start: Start) -> tuple[BlockHash, ...]:
+        """What its prompt's blocks are known by here: those of another size are no blocks of this pool."""
+        if start.hash_block_tokens != self.facts.block_tokens:
+            return ()
+        return tuple(salted(block, start.grant.granted.salt) for block in start.hashes)
+
+    def _take(self, start: Start, hits: tuple[BlockHash, ...]) -> NoRoom | None:
+        """Hold what the grant says. Where nobody knows what is resident, nothing can be hit."""
+        granted, pool, counted_on = start.grant.granted, self.pool, start.grant.granted.cached
+        if len(hits) < counted_on or (counted_on and self.blocks_unknown):
+            blocks = granted.blocks + counted_on
+            return NoRoom(blocks, pool.free_blocks, granted.slots, pool.free_slots, counted_on)
+        return pool.take(granted.claim, granted.blocks, granted.slots, start.grant.router, hits)
 
     def _needed(self, sequence: Sequence, output: Tokens) -> Blocks:
         """Blocks of its own for so many tokens more of each choice."""

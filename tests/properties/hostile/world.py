@@ -276,6 +276,17 @@ class World:
             self.seen["engines started anew"] += 1
             worker.engine_ready(self._maybe_resized(worker.facts, dice))
 
+    def an_engines_word_on_its_blocks_is_lost(self, dice: random.Random) -> None:
+        worker = dice.choice(self.workers)
+        if worker.up and not worker.blocks_unknown:
+            self.seen["words on blocks lost"] += 1
+            worker.blocks_are_unknown(True)
+
+    def engines_say_which_blocks_they_have(self, dice: random.Random) -> None:
+        for worker in self.workers:
+            if worker.up and worker.blocks_unknown:
+                worker.blocks_are_unknown(False)
+
     def a_worker_drains(self, dice: random.Random) -> None:
         worker = dice.choice(self.workers)
         if worker.up and not worker.draining:
@@ -363,6 +374,7 @@ class World:
                 worker.drain(False)
             if worker.problem:
                 worker.engine_ready(worker.facts)
+            worker.blocks_are_unknown(False)
         for turn in range(400):
             self._everything_moves(dice, full=turn % 4 == 0)
             self.look()
