@@ -54,10 +54,10 @@ from diplex_core.model.forecast import forecast_of
 from diplex_core.outcome import outcome_of
 from diplex_core.past import Ending, Explanation, Outcome, Past
 from diplex_core.peers import Peers
-from diplex_core.placement.index import Index
+from diplex_core.placement.index import Index, Member
 from diplex_core.placement.place import Choice, Placement
 from diplex_core.placement.rules import Need, Wish, need_on, whole
-from diplex_core.placement.search import search
+from diplex_core.placement.search import allowed_kinds, kinds_for, search
 from diplex_core.prefixes import Prefixes
 from diplex_core.prospects import hopeless
 from diplex_core.queueing import LEAST_WAIT, Queueing, key_of
@@ -147,7 +147,7 @@ class Admission:
         self._silent = set(self.workers)  # since this router's start
         self._unlinked = set(self.workers)  # and not given up yet
         self._due = Due()
-        self._reservations = Reservations(self._placement)
+        self._reservations = Reservations()
         self._giving_way = GivingWay(epoch, self._placement)
         self._room = False  # something happened that may let a queue's head in,
         self._anew = False  # and it may be anywhere
@@ -363,11 +363,13 @@ class Admission:
             if fate in _ANOTHER_IS_HEAD:
                 continue
             self._reserve(head, owed, now)
-            room = self._most_room(queue.key.packages)
+            room = self._most_room(head)
+            if not room:
+                return
             for place in queue.first(BEHIND + 1, now)[1:]:
                 smaller = place.tokens < head.tokens and place.tokens <= room
                 if smaller and self._try(queue, place, anew, now) is Fate.DONE:
-                    room = self._most_room(queue.key.packages)
+                    room = self._most_room(head)
             return
 
     def _passes(self, lease: Lease, key: QueueKey, now: Seconds) -> bool:
@@ -378,7 +380,7 @@ class Admission:
         if queue is None or head is None:
             return False
         if head is not mine:
-            smaller = mine.tokens < head.tokens and mine.tokens <= self._most_room(key.packages)
+            smaller = mine.tokens < head.tokens and mine.tokens <= self._most_room(head)
             return smaller and self._serve(lease, now) is Fate.DONE
         if len(queue) > 1 and self._serve(lease, now) is Fate.DONE:
             return True  # alone, it was tried before it came to wait
@@ -390,8 +392,9 @@ class Admission:
         """Try to serve one of those that wait: where something opened since it was tried in vain."""
         opened = self._index.opened
         known = None if anew else queue.tried.get(place.lease_id)
-        if known == opened:
-            return Fate.WAITS
+        if known is not None and (known == opened or not self._index.room_since(known)):
+            queue.tried[place.lease_id] = opened
+            return Fate.WAITS  # one that is late by now is found out on the next tick
         fate = self._serve(self.leases.get(place.lease_id), now, known)
         if fate is Fate.WAITS:
             queue.tried[place.lease_id] = opened
@@ -420,24 +423,33 @@ class Admission:
         for worker in self._reservations.loosened():
             self._opens(worker)
 
-    def _some(self, wish: Wish) -> Sequence[Worker]:
+    def _some(self, wish: Wish) -> Iterable[Worker]:
         """Workers among which one is kept for a request: in a large fleet the roomiest of each kind."""
-        if len(self.workers) <= self._placement.thorough:
-            return self._known()
-        some: dict[str, Worker] = {}
-        for group in self._index.groups(wish.tenant.packages):
-            roomy = (group.members[who] for _, who in group.rooms.entries)
-            for member in islice(chain(roomy, group.members.values()), _FEW):
-                some[member.name] = self.workers[member.name]
-        return list(some.values())
+        small = len(self.workers) <= self._placement.thorough
+        for kind, _ in kinds_for(self._placement, wish, self._index):
+            group = kind.group
+            members: Iterable[Member] = group.members.values()
+            if not small:
+                roomy = (group.members[who] for _, who in group.rooms.entries)
+                members = {member.order: member for member in islice(chain(roomy, members), _FEW)}.values()
+            for member in members:
+                yield self.workers[member.name]
 
-    def _most_room(self, packages: frozenset[str] | None) -> Tokens:
-        """More than this, in tokens, no worker has room for; in a large fleet only a bound of that."""
-        if len(self.workers) > self._placement.thorough:
-            groups = [group for group in self._index.groups(packages) if group.rooms.entries]
-            return max((group.most_blocks * group.kind.block_tokens for group in groups), default=0)
-        pools = [pool for pool in self._known() if pool.ledger.slots.free]
-        return max((pool.ledger.open_blocks * pool.facts.block_tokens for pool in pools), default=0)
+    def _most_room(self, head: Place) -> Tokens:
+        """More than this, in tokens, nobody has room for of the kinds that may take those who wait behind a
+        head; in a large fleet only a bound of that."""
+        lease = self.leases.get(head.lease_id)
+        if lease is None or lease.wish is None:
+            return 0
+        most, small = 0, len(self.workers) <= self._placement.thorough
+        for kind in allowed_kinds(self._placement, lease.wish, self._index):
+            group, size = kind.group, kind.facts.block_tokens
+            if not small and group.rooms.entries:
+                most = max(most, group.most_blocks * size)
+            elif small:
+                for _, who in group.rooms.entries:
+                    most = max(most, group.members[who].ledger.open_blocks * size)
+        return most
 
     def _seen(self, lease: Lease, wish: Wish, now: Seconds) -> Wish:
         """A lease's wish as it is now."""

@@ -331,6 +331,16 @@ class Index:
                 found.append(who)
         return [self._members[who] for who in sorted(found)]
 
+    def room_since(self, opened: int) -> bool:
+        """Whether anybody has room of those on which something opened after so many times."""
+        for who, at in reversed(self._opened.items()):
+            if at <= opened:
+                break
+            member = self._members.get(who)
+            if member is not None and member.ledger.room and not member.trouble:
+                return True
+        return False
+
     def rules_changed(self) -> None:
         """Tenants may be bound to other packages than before."""
         self._views = {None: self._views[None]}

@@ -51,6 +51,40 @@ def search(placement: Placement, wish: Wish, index: Index, only: Sequence[Member
     return _Search(placement, wish, index).run(only)
 
 
+def allowed_kinds(placement: Placement, wish: Wish, index: Index) -> Sequence[Kind]:
+    """The kinds of workers that may take requests of its model, tier and tenant, whatever their size."""
+    packages = wish.tenant.packages
+    index.settle()
+    what = (wish.model, wish.tier.name, packages, wish.produced > 0)
+    known = index.allowed.get(what)
+    if known is None or known[0] is not wish.tier:
+        groups = index.groups(packages)
+        allowed = [g for g in groups if not any(rule(wish, g.largest) for rule in placement.by_rule)]
+        rules = placement.rules_of(wish.tier)
+        found = [Kind(g, g.largest, g.largest.facts, rules.most(wish, g.largest)) for g in allowed]
+        known = index.allowed[what] = wish.tier, found
+    return known[1]
+
+
+def kinds_for(placement: Placement, wish: Wish, index: Index) -> list[tuple[Kind, Blocks]]:
+    """Of these, the ones that could take the wish at some time, going by their largest pool, and the blocks
+    that it holds there from its start."""
+    kinds: list[tuple[Kind, Blocks]] = []
+    least, of_size, needed = wish.least_blocks, (0, 0), 0
+    for kind in allowed_kinds(placement, wish, index):
+        facts = kind.facts
+        size = facts.block_tokens, facts.draft_tokens
+        if size != of_size or not wish.stated:
+            of_size, needed = size, whole(wish, facts)
+        if not ever_fits(wish, facts, needed if needed > least else least):
+            continue
+        if placement.by_size and any(rule(wish, kind.largest) for rule in placement.by_size):
+            continue
+        first = needed if wish.expected is None else held_from_the_start(wish, facts)
+        kinds.append((kind, first if first > least else least))
+    return kinds
+
+
 class _Search:
     __slots__ = (
         "able", "begun", "best", "index", "key", "leading", "looks", "placement", "rules", "seen", "thorough",
@@ -72,7 +106,7 @@ class _Search:
         self.key: Key = (-inf, 0)
 
     def run(self, only: Sequence[Member] | None) -> Choice:
-        kinds = self._kinds()
+        kinds = kinds_for(self.placement, self.wish, self.index)
         if only is None:
             if self._sees_at_once(kinds):
                 return Choice(self.best, Words(self.looks))
@@ -94,33 +128,6 @@ class _Search:
             return Choice(picker(self.wish, able_ones).pool, Words(self.looks))
         able = self.best is None and any(kind.group.stands for kind, _ in kinds)
         return Choice(self.best, Words(self.looks), able)
-
-    def _kinds(self) -> list[tuple[Kind, Blocks]]:
-        """The kinds of workers that could take the wish at some time, going by their largest pool, and the
-        blocks that it holds there from its start."""
-        placement, wish, index = self.placement, self.wish, self.index
-        packages = wish.tenant.packages
-        index.settle()
-        what = (wish.model, wish.tier.name, packages, wish.produced > 0)
-        known = index.allowed.get(what)
-        if known is None or known[0] is not wish.tier:
-            groups = index.groups(packages)
-            allowed = [g for g in groups if not any(rule(wish, g.largest) for rule in placement.by_rule)]
-            known = index.allowed[what] = wish.tier, [self._kind_of(group) for group in allowed]
-        kinds: list[tuple[Kind, Blocks]] = []
-        least, of_size, needed = wish.least_blocks, (0, 0), 0
-        for kind in known[1]:
-            facts = kind.facts
-            size = facts.block_tokens, facts.draft_tokens
-            if size != of_size or not wish.stated:
-                of_size, needed = size, whole(wish, facts)
-            if not ever_fits(wish, facts, needed if needed > least else least):
-                continue
-            if placement.by_size and any(rule(wish, kind.largest) for rule in placement.by_size):
-                continue
-            first = needed if wish.expected is None else held_from_the_start(wish, facts)
-            kinds.append((kind, first if first > least else least))
-        return kinds
 
     def _sees_at_once(self, kinds: Sequence[tuple[Kind, Blocks]]) -> bool:
         """Look at the one with the highest bound of all; False: another may be better."""
@@ -144,10 +151,6 @@ class _Search:
             return False
         self.look(member)
         return self.key >= highest
-
-    def _kind_of(self, group: Group) -> Kind:
-        largest = group.largest
-        return Kind(group, largest, largest.facts, self.rules.most(self.wish, largest))
 
     def _try(self, members: Iterable[Member], lanes: "list[_Lane]") -> None:
         """Look at these."""
