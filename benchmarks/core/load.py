@@ -53,6 +53,7 @@ C, A = (
     WorkerFacts(
         "", "", pattern, frozenset({"m"}), 1, "", BLOCK, 20_000, slots, context=65_536, calibration="chapter",
         gpu="b200", profile="qwen2.5-72b", weights="mxfp4-mixed", kv_cache="mxfp8", prefill_budget=budget,
+        reports_residency=True,
     )
     for pattern, slots, budget in ((Pattern.C, 16, 256), (Pattern.A, 32, 0))
 )  # fmt: skip

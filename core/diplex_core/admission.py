@@ -47,7 +47,6 @@ from diplex_core.growing import PATIENCE, Growing
 from diplex_core.guests import Guest, Guests
 from diplex_core.lateness import late_by, lowered
 from diplex_core.lease import ON_SESSION, Lease, State, Turn
-from diplex_core.ledger import PoolLedger
 from diplex_core.lengths import Lengths
 from diplex_core.lessons import Lessons
 from diplex_core.model.forecast import forecast_of
@@ -863,13 +862,9 @@ class Admission:
             self._opens(worker)
             return
         self._lose_claims(worker, now)
-        if worker.shelf is not None:
-            worker.shelf.clear()
         worker.guests, worker.forecast, worker.lessons = Guests(), forecast_of(facts), Lessons()
         worker.growing = Growing()
-        worker.ledger = PoolLedger(
-            facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks, worker.shelf
-        )
+        worker.open_account()
         self._opens(worker)
 
     def _held(self, worker: Worker, held: HeldClaim, now: Seconds) -> None:

@@ -10,6 +10,7 @@ from diplex_core.demand import Demand, Wanted
 from diplex_core.events import EndedClaim, Report, WorkerFacts
 from diplex_core.growing import Growing
 from diplex_core.guests import Guest, Guests
+from diplex_core.history import History
 from diplex_core.ledger import PoolLedger
 from diplex_core.lessons import Lessons
 from diplex_core.model.forecast import Forecast, Load, Outlook
@@ -17,6 +18,7 @@ from diplex_core.peers import Share
 from diplex_core.placement.filters import PATIENCE
 from diplex_core.placement.rules import Need, Wish, need_on
 from diplex_core.prefixes import Shelf
+from diplex_core.resident import Alone
 from diplex_core.words import Blocks, Claim, Seconds, Tokens
 
 GIVEN_UP_AFTER: Seconds = 3.0
@@ -51,12 +53,13 @@ class Worker:
     forecast: Forecast | None = None  # nobody knows how fast a worker without one is
     lessons: Lessons = field(default_factory=Lessons)
     share: Share = field(default_factory=Share)
+    history: History | None = None  # of what goes on its shelf, where it does not say what it keeps
     linked: bool = False
     given_up: bool = False
     lost_at: Seconds = 0.0
     problem: str = "no link yet"
     engine_problem: str = ""
-    residency_problem: str = ""  # why nobody is sent there for its prefix blocks; empty: they are known
+    residency_problem: str = ""  # why its prefix blocks are guessed; empty: it tells them, or never does
     engine_lost_at: Seconds = 0.0
     draining: bool = False
     last_number: int = 0
@@ -68,6 +71,7 @@ class Worker:
     requests_by_tier: Counter[str] = field(default_factory=Counter)
     refused: int = 0
     output_tokens: int = 0
+    mismatched: int = 0  # requests whose prompt was hashed in blocks of another size than its own
     drift: Blocks = 0  # by which its last full report and this account differ
     facts: WorkerFacts = field(init=False)  # `known`, where it has said anything
     _seen: tuple[Wish, Outlook] | None = None
@@ -79,6 +83,22 @@ class Worker:
     def introduce(self, facts: WorkerFacts) -> None:
         """It says what it is."""
         self.known = self.facts = facts
+
+    def open_account(self) -> None:
+        """It has started anew, or its pool has another size: nothing is charged, and nothing resident."""
+        facts, self.history = self.facts, None
+        if self.shelf is not None:
+            self.shelf.clear()
+        self.ledger = PoolLedger(facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks, self.shelf)
+        if not facts.reports_residency:
+            self.guess()
+
+    def guess(self) -> None:
+        """Nobody can tell from now on what is resident: go by what is sent there, and charge nothing less."""
+        if self.shelf is not None:
+            self.shelf.clear()
+        self.history = History(self.shelf if self.shelf is not None else Alone())
+        self.ledger.counts_on(Alone())
 
     @property
     def trouble(self) -> str:
@@ -173,10 +193,12 @@ class Worker:
         return outlook.ttft + (output - 1) * outlook.tpot
 
     def cached(self, wish: Wish) -> Blocks:
-        """Leading blocks of its prompt that are resident here."""
-        if not wish.block_hashes or self.shelf is None:
+        """Leading blocks of its prompt that are resident here, or probably are."""
+        size = self.facts.block_tokens
+        hashes = wish.hashes_of(size)
+        if not hashes or self.shelf is None:
             return 0
-        return min(self.shelf.leading(wish.block_hashes), wish.prompt // self.facts.block_tokens)
+        return min(self.shelf.leading(hashes), wish.prompt // size)
 
     def given(self, wish: Wish) -> tuple[float, float]:
         """Prompt tokens that it was given to read of late, and the mean of the workers of its kind."""
@@ -198,9 +220,24 @@ class Worker:
         self.guests.came(claim, guest, prompt=to_read, reading=reading, now=wish.now)
         if need.grows:
             self.growing.came(claim, wish.tier.priority, wish.arrived)
-        self.share.given(to_read, wish.now)
         over = inf if outlook is None else wish.now + self._takes(wish, outlook)
         self.ledger.charge(claim, need.blocks, need.slots, need.hits, to_read, over)
+        if wish.block_hashes:
+            to_read -= self._remember(wish)
+        self.share.given(to_read, wish.now)
+
+    def _remember(self, wish: Wish) -> Tokens:
+        """Its prompt's blocks will be resident here. Answers how many tokens of it probably were before; none
+        where that is known."""
+        size, history = self.facts.block_tokens, self.history
+        hashes = wish.hashes_of(size)
+        self.mismatched += not hashes
+        if history is None or not hashes:
+            return 0
+        probably = self._resident_tokens(self.cached(wish), wish)
+        hashes = hashes[: wish.prompt // size]
+        history.sent(hashes, self.ledger.blocks.free + len(hashes))
+        return probably
 
     def read(self, claim: Claim, now: Seconds) -> None:
         """The first token of one of its claims is out."""
@@ -318,11 +355,17 @@ class Worker:
         they hold more or less than before, or more blocks are resident. Pinned blocks beyond this account's
         are others'."""
         ledger, self.residency_problem = self.ledger, report.residency_problem
-        if report.residency_problem:
-            ledger.resident_is(())  # until a full report without it says what there is
+        begins = False
+        if report.residency_problem or not self.facts.reports_residency:
+            begins = self.history is None
+            if begins:  # until a full report says what there is
+                self.guess()
         elif report.full:
+            if self.history is not None and self.shelf is not None:
+                self.history = None
+                ledger.counts_on(self.shelf)
             ledger.resident_is(report.stored)
-        elif report.removed or report.stored:
+        elif self.history is None and (report.removed or report.stored):
             ledger.removed(report.removed)
             ledger.stored(report.stored)
         blocks, pinned = report.foreign_blocks, report.pinned_blocks - ledger.blocks.pinned

@@ -309,6 +309,10 @@ class PoolLedger:
                 self.blocks.pinned = self._pins.blocks
         return charge
 
+    def counts_on(self, kept: Kept) -> None:
+        """These are the resident blocks from now on. What claims use stays pinned until they end."""
+        self._kept = kept
+
     def stored(self, hashes: Iterable[BlockHash]) -> None:
         """The engine says that these prefix blocks are resident now."""
         self._kept.take_in(hashes)

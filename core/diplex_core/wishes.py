@@ -55,6 +55,7 @@ def _counted(ask: Ask, model: str, tier: Tier, tenant: Tenant) -> Wish | Refusal
         choices=ask.choices,
         produced=produced,
         block_hashes=_known_by(ask.block_hashes, tenant.salt),
+        hash_block_tokens=ask.hash_block_tokens,
         least_blocks=ask.again.needed_blocks if ask.again else 0,
         avoid=ask.again.worker if ask.again else "",
         request_id=ask.request_id,

@@ -34,4 +34,5 @@ class Alarms:
 def _alarms_of(worker: Worker) -> Iterator[tuple[str, str]]:
     yield "its account of KV blocks", worker.drift_alarm
     dead = worker.residency_problem
-    yield "what it says of prefix blocks", dead and f"nobody is sent there for its prefix blocks: {dead}"
+    guessed = f"its prefix blocks are guessed by what was sent there: {dead}"
+    yield "what it says of prefix blocks", dead and guessed

@@ -81,10 +81,16 @@ class FleetCollector:
         for (decision, reason), count in admission.outcomes.items():
             decided.add_metric([decision, reason], count)
         yield decided
+        sizes = CounterMetricFamily(
+            "diplex_block_size_mismatches",
+            "Requests whose prompt was hashed in blocks of another size than the worker's",
+            labels=["worker"],
+        )
         tokens = CounterMetricFamily("diplex_output_tokens", "Tokens produced, by worker", labels=["worker"])
         for name, worker in admission.workers.items():
             tokens.add_metric([name], worker.output_tokens)
-        yield tokens
+            sizes.add_metric([name], worker.mismatched)
+        yield from (tokens, sizes)
         states = admission.leases.by_state()
         leases = GaugeMetricFamily("diplex_leases", "Open leases by state", labels=["state"])
         for state in (State.WAITING, State.GRANTED, State.RUNNING, State.BETWEEN):

@@ -47,6 +47,7 @@ def worker_facts(
         slots,
         context=32768,
         engine="sim",
+        reports_residency=True,
     )
 
 

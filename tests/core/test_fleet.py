@@ -1,8 +1,9 @@
 """What a router takes over from a worker's words of itself."""
 
-from diplex_core.events import Report
+from collections.abc import Callable
+
+from diplex_core.events import Report, WorkerFacts
 from diplex_core.fleet import Worker
-from diplex_core.ledger import PoolLedger
 from diplex_core.prefixes import Prefixes
 
 
@@ -10,9 +11,13 @@ def hears(worker: Worker, *stored: int, full: bool = False, problem: str = "") -
     worker.note_others(Report(1, full, 0.0, 0, 0, stored=stored, residency_problem=problem))
 
 
-def test_while_a_worker_does_not_know_what_is_resident_nothing_is_and_why_is_kept() -> None:
+def test_while_a_worker_does_not_know_what_is_resident_nothing_is_and_why_is_kept(
+    facts: Callable[..., WorkerFacts],
+) -> None:
     shelf = Prefixes().shelf()
-    worker = Worker("w", shelf=shelf, ledger=PoolLedger(100, 4, 0, shelf))
+    worker = Worker("w", shelf=shelf)
+    worker.introduce(facts("w"))
+    worker.open_account()
     hears(worker, 1, 2, full=True)
     assert (shelf.leading([1, 2]), worker.residency_problem) == (2, "")
     hears(worker, 3, problem="its events stopped")

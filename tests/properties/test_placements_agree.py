@@ -35,7 +35,7 @@ TENANTS = (Tenant("any", "any"), Tenant("some", "some", packages=frozenset({"p1"
 RULES = Rules(frozenset({"m"}), "m", {tier.name: tier for tier in TIERS}, "bulk", TENANTS)
 KIND = WorkerFacts(
     "", "", Pattern.A, frozenset({"m"}), 1, "", 32, 60, 3, context=4096, calibration="chapter", gpu="b200",
-    profile="qwen2.5-72b", weights="mxfp4-mixed", kv_cache="mxfp8",
+    profile="qwen2.5-72b", weights="mxfp4-mixed", kv_cache="mxfp8", reports_residency=True,
 )  # fmt: skip
 KINDS = (
     KIND,

@@ -27,7 +27,7 @@ def test_a_signal_that_died_is_said_once_and_once_more_when_it_is_back(heard):
         admission.step(Reported("w1", report), float(number))
         alarms.look()
     assert [(record.levelname, record.getMessage()) for record in heard.records] == [
-        ("WARNING", "worker w1: nobody is sent there for its prefix blocks: its events stopped"),
+        ("WARNING", "worker w1: its prefix blocks are guessed by what was sent there: its events stopped"),
         ("INFO", "worker w1: what it says of prefix blocks can be relied on again"),
     ]
 

@@ -69,11 +69,13 @@ def test_growth_preemption_drift_and_a_dead_signal_have_their_figures():
     admission.step(Reported("w1", report), 0.0)
     admission.preempted = 3
     admission.workers["w1"].ledger.wanted = 12
+    admission.workers["w1"].mismatched = 2
     samples = page(metrics)
     assert samples["diplex_preempted_total",] == 3
     assert samples["diplex_kv_wanted_blocks", ("worker", "w1")] == 12
     assert samples["diplex_kv_drift_blocks", ("worker", "w1")] == 7
     assert samples["diplex_residency_problem", ("worker", "w1")] == 1
+    assert samples["diplex_block_size_mismatches_total", ("worker", "w1")] == 2
 
 
 def test_a_promise_counts_for_the_tier_that_was_asked_for():

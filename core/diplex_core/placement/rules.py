@@ -42,6 +42,7 @@ class Wish:
     choices: int = 1
     produced: Tokens = 0  # by earlier attempts; part of `prompt`
     block_hashes: Sequence[BlockHash] = ()
+    hash_block_tokens: Tokens = 0  # of each; 0: as many as a block of the pool has
     least_blocks: Blocks = 0  # what a worker said it needs, when it refused
     avoid: str = ""  # the worker that refused last
     degraded_from: str = ""  # the tier that was asked for, where `tier` is another
@@ -72,6 +73,10 @@ class Wish:
     def ttft_target(self) -> Seconds | None:
         target = self.promise.ttft_p95
         return None if target is None else target.at(self.prompt - self.produced)
+
+    def hashes_of(self, block_tokens: Tokens) -> Sequence[BlockHash]:
+        """Its blocks as a pool with blocks of this size knows them: none where they have another size."""
+        return self.block_hashes if self.hash_block_tokens in (0, block_tokens) else ()
 
     @property
     def may_grow(self) -> bool:
@@ -168,10 +173,10 @@ def need_on(wish: Wish, pool: PoolView) -> Need:
         own = blocks_needed(
             wish.prompt, min(output, wish.expected), facts.block_tokens, draft=facts.draft_tokens
         )
-    if not wish.block_hashes:
+    hashes = wish.hashes_of(facts.block_tokens)
+    if not hashes:
         blocks = max(own, wish.least_blocks)
         return Need(blocks, wish.choices, output, grows=blocks < most)
-    hashes = wish.block_hashes
     hits = min(pool.ledger.leading(hashes), wish.prompt // facts.block_tokens)
     own -= hits
     # A worker that needs more than this had fewer of them cached: count on as many fewer.

@@ -23,7 +23,7 @@ def facts(name: str = "w0", *, blocks: int = 2_000, slots: int = 8, **more: obje
     known = {"gpu": "b200", "profile": "qwen2.5-72b", "weights": "mxfp4-mixed", "kv_cache": "mxfp8"}
     return WorkerFacts(
         name, f"p{name[1:]}", Pattern.A, frozenset({"m"}), 1, "", 32, blocks, slots, context=65_536,
-        engine="sim", simulated=True, calibration="chapter", **{**known, **more},  # type: ignore[arg-type]
+        engine="sim", simulated=True, calibration="chapter", reports_residency=True, **{**known, **more},  # type: ignore[arg-type]
     )  # fmt: skip
 
 

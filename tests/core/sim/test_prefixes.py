@@ -4,14 +4,16 @@ import gzip
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from diplex_cli.simulate.blocks import piece_hashes
-from diplex_core.events import WorkerFacts
+from diplex_core.events import Granted, WorkerFacts
 from diplex_core.report.outcome import Outcome
 from diplex_core.sim.arrivals import Arrival
 from diplex_core.sim.simulation import Simulation
+from diplex_core.sim.worker import VirtualWorker
 from diplex_core.words import Pattern, Rules, Tier
 
 TRACE = Path(__file__).parents[3] / "benchmarks" / "traces" / "mooncake_synthetic_first_half.jsonl.gz"
@@ -20,10 +22,11 @@ BULK = Tier("bulk", (Pattern.A,))
 RULES = Rules(frozenset({"m"}), "m", {"bulk": BULK}, "bulk")
 
 
-def worker(name: str, blocks: int = 1300) -> WorkerFacts:
+def worker(name: str, blocks: int = 1300, *, tells: bool = True) -> WorkerFacts:
     return WorkerFacts(
         name, name, Pattern.A, frozenset({"m"}), 1, "", BLOCK, blocks, 64, engine="sim",
         calibration="chapter", gpu="b200", profile="qwen2.5-72b", weights="mxfp4-mixed", kv_cache="mxfp8",
+        reports_residency=tells,
     )  # fmt: skip
 
 
@@ -88,3 +91,28 @@ def test_prompts_that_all_begin_alike_do_not_all_go_to_one_worker():
     saved, read = run(Simulation(RULES, [worker(f"w{at}") for at in range(4)]), hot)
     assert saved >= 0.95 * len(hot) * len(beginning) * BLOCK
     assert read[-1] <= 1.2 * read[0]
+
+
+def test_prompts_meet_by_the_routers_own_history_where_no_worker_tells_what_it_keeps(
+    load: list[Arrival], monkeypatch: pytest.MonkeyPatch
+):
+    simulation = Simulation(RULES, [worker(f"w{at}", tells=False) for at in range(4)])
+    found, starts = 0, VirtualWorker.start
+
+    def start(self: VirtualWorker, granted: Granted, ask_id: int, arrival: Arrival, *rest: Any) -> Any:
+        nonlocal found
+        assert granted.cached == 0, "nobody is charged less for what is only believed"
+        kept = self.cache.kept
+        found += next(
+            (at for at, block in enumerate(arrival.block_hashes) if block not in kept),
+            len(arrival.block_hashes),
+        )
+        return starts(self, granted, ask_id, arrival, *rest)
+
+    monkeypatch.setattr(VirtualWorker, "start", start)
+    run(simulation, load)
+    assert found * BLOCK >= 0.9 * lru_saves(load, 4 * 1300)
+    for name, one in simulation.workers.items():
+        shelf, kept = simulation.admission.workers[name].shelf, one.cache.kept
+        assert shelf is not None
+        assert sum(block in shelf for block in kept) >= 0.9 * max(len(kept), len(shelf))

@@ -15,7 +15,7 @@ M, K = "model-m", "model-k"
 def facts(
     name: str, pattern: Pattern, models: set[str], *, block: int, blocks: int, slots: int, **more: Any
 ) -> WorkerFacts:
-    more = {"context": 512, "can_grow": True, **more}
+    more = {"context": 512, "can_grow": True, "reports_residency": True, **more}
     return WorkerFacts(name, f"pkg-{name}", pattern, frozenset(models), 0, name, block, blocks, slots, **more)
 
 
