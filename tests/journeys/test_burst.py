@@ -99,6 +99,7 @@ async def test_a_burst_waits_its_turn_and_nobody_elses_promise_is_touched(runnin
         )
         assert {f for worker in answer.workers.values() for f in worker.filters} <= {
             "kv_fits",
+            "leaves_room",
             "spares_reserved",
             "spares_streams",
         }

@@ -201,8 +201,8 @@ def tier(book: Book) -> Section:
 def _rules(book: Book) -> dict[str, Key]:
     return {
         "filters": Key(
-            "Placement rules asked beside those that always hold; left out, spares_streams where no TTFT is "
-            "promised.",
+            "Placement rules asked beside those that always hold; left out, spares_streams and leaves_room "
+            "where no TTFT is promised.",
             ListOf(OneOf(book.optional_filters, "an optional filter"), "[spares_streams]", empty=True),
         ),
         "scorers": Key(

@@ -12,8 +12,7 @@ LASTING = (*BY_RULE, *BY_SIZE)
 # Objections of these may. The index answers for the first three.
 INDEXED = ("healthy", "kv_fits", "slot_free")
 PASSING = (*INDEXED, "spares_reserved")
-# Objections of these too; they are asked where a tier names them.
-OPTIONAL = ("keeps_ttft", "keeps_tpot", "spares_streams", "leaves_room")
+# Objections of the others too; they are asked where a tier names them.
 
 PATIENCE: Seconds = 1.0
 LONG_PATIENCE: Seconds = 10.0
