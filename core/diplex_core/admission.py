@@ -80,6 +80,8 @@ _GAVE_WAY = frozenset({EndReason.REFUSED, EndReason.PREEMPTED})
 _WHOLE = frozenset({EndReason.STOP, EndReason.LENGTH})
 BEHIND: Final = 16
 """So many of those behind a queue's head are looked at, to see whether they may pass it."""
+FEW_BEHIND: Final = 2
+"""So many where it is not room that the head lacks: what objects to it mostly objects to the others too."""
 _AGAIN: Final = 8
 """So many times at most the queues are looked at after one event."""
 _NOT_READY: Final = "the router admits nothing before every worker has reported, or was given up"
@@ -365,7 +367,8 @@ class Admission:
             room = self._most_room(head)
             if not room:
                 return
-            for place in queue.first(BEHIND + 1, now)[1:]:
+            behind = BEHIND if self._reservations.of(head.lease_id) is not None else FEW_BEHIND
+            for place in queue.first(behind + 1, now)[1:]:
                 smaller = place.tokens < head.tokens and place.tokens <= room
                 if smaller and self._try(queue, place, anew, now) is Fate.DONE:
                     room = self._most_room(head)
