@@ -335,7 +335,7 @@ class Admission:
 
     def _taken_up(self, lease: Lease, again: Again, now: Seconds) -> bool:
         """Bring a lease back to waiting; False where it was refused too often."""
-        self.waiting.leave(lease.lease_id)
+        self._step_out(lease)
         # Also a claim that is newer than the one it names: its grant was lost on the way to the client.
         self._want_back(lease, EndReason.REVOKED, "the client asked for its request again", now)
         lease.refusals += again.reason is EndReason.REFUSED
@@ -415,6 +415,11 @@ class Admission:
             wish = self._seen(lease, lease.wish, now)
             self._reservations.hold(wish, self._some(wish), owed=owed)
             self._open_loosened()
+
+    def _step_out(self, lease: Lease) -> None:
+        """It gives up its place in its queue, and the worker that was kept for it there."""
+        self._lift(lease.lease_id)
+        self.waiting.leave(lease.lease_id)
 
     def _lift(self, lease_id: int) -> None:
         """A request needs its reservation no longer."""
@@ -586,7 +591,7 @@ class Admission:
         self.outcomes["degraded", lower.tier.name] += 1
         lease.wish = lower
         self._due.expect(lease.lease_id, _runs_out(lease))
-        self.waiting.leave(lease.lease_id)
+        self._step_out(lease)
         self._line_up(lease, lower, now)
         return Fate.DONE  # whatever became of it: it is no longer the head of its old queue
 
@@ -734,8 +739,7 @@ class Admission:
         """Close a lease, if the table lets this turn close it now. `output`: `None` where nobody told."""
         if not self.leases.close(lease, turn):
             return False
-        self._lift(lease.lease_id)
-        self.waiting.leave(lease.lease_id)
+        self._step_out(lease)
         ran = turn is Turn.ENDED or lease.first_token is not None
         self.queueing.over(lease, output, now, ran=ran)
         self._due.expect(lease.lease_id, None)

@@ -1,4 +1,4 @@
-"""What the hostile world found in tenants' quotas of blocks: each a few steps that went wrong once."""
+"""What the hostile world found in queues and quotas: each a few steps that went wrong once."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +18,18 @@ from diplex_core.events import (
     Ticked,
     WantedClaim,
 )
-from diplex_core.words import Claim, EndReason, Pattern, Reserve, Rules, Tenant, Tier
+from diplex_core.words import (
+    Claim,
+    EndReason,
+    Pattern,
+    Promise,
+    Reserve,
+    Rules,
+    Target,
+    Tenant,
+    Tier,
+    WhenLate,
+)
 
 MODEL = "qwen2.5-72b-instruct"
 BULK = Tier("bulk", (Pattern.A,), max_output_tokens=1024, reserve=Reserve.EXPECTED, preemptible=True)
@@ -111,3 +122,26 @@ def test_claims_from_before_there_was_a_quota_count(desk: Any) -> None:
     desk.tell(RulesChanged(RULES))
     assert is_queued(desk.ask(64, 32, api_key="key"))
     assert isinstance(desk.grant(20, 10, api_key="key"), Granted)
+
+
+def test_one_that_moves_to_a_lower_tier_takes_no_worker_along_that_was_kept_for_it(
+    new_desk: Any, facts: Any
+) -> None:
+    talk = Tier(
+        "talk",
+        (Pattern.A,),
+        Promise(Target(1.0)),
+        priority=100,
+        when_late=WhenLate.DEGRADE,
+        degrade_to="bulk",
+    )
+    rules = Rules(frozenset({MODEL}), MODEL, {"talk": talk, "bulk": replace(BULK, priority=0)}, "bulk")
+    desk = new_desk(facts("a", blocks=10), rules=rules)
+    running = desk.grant(224, 32)
+    desk.start(running)
+    assert is_queued(desk.ask(128, 32))
+    assert is_queued(desk.ask(256, 32, tier="talk"))
+    desk.now = 2.0
+    desk.tell(Ticked())
+    first, *_ = desk.end(running)
+    assert isinstance(first, Granted) and first.key.ask_id == 2
