@@ -268,7 +268,7 @@ def test_a_tier_that_others_come_before_is_granted_its_least_share(seed: int) ->
     for _ in range(slots):
         house.ask(Wanted(tenant, "urgent", 100, 10), 10)
     of_late, owed = {"urgent": 110.0 * slots, "bulk": 0.0}, True
-    for _ in range(300):
+    for _ in range(200):
         for tier in ("urgent", "bulk"):
             while house.waits[tenant.name, tier] < 3:
                 house.ask(Wanted(tenant, tier, dice.randint(1, 100), 10), 10)

@@ -118,7 +118,9 @@ class Request:
                 self._granted(answer.grant)
             case Refused():
                 if self.state in AT_THE_ROUTER:
-                    why = answer.decision.refusal.why
+                    why, after = answer.decision.refusal.why, answer.decision.refusal.retry_after
+                    if after is not None:
+                        self.client.told_to_come.append((self.client.now() + after, self.wanted))
                     self._end(DoneSaid(EndReason.REFUSED, str(why), answer.decision.refusal.message))
 
     def router_lost(self) -> None:
@@ -269,6 +271,7 @@ class Client:
         self.session: Wire | None = None
         self.requests: dict[int, Request] = {}
         self.shown: list[Start] = []  # of late: a hostile world shows them once more
+        self.told_to_come: list[tuple[Seconds, Wanted]] = []  # when, of late
         self._last_ask = 0
 
     def ask(self, wanted: Wanted) -> Request:

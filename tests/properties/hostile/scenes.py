@@ -82,8 +82,8 @@ def rules(*tiers: Tier, tenants: tuple[Tenant, ...] = (), **more: Any) -> Rules:
 
 BOUNDED = (
     Tenant("one", "key-1", weight=2.0, max_concurrent_blocks=14),
-    Tenant("two", "key-2", max_tokens_per_minute=4000, isolate_prefixes=True),
-    Tenant("three", "key-3", weight=0.5, max_concurrent_blocks=9, max_tokens_per_minute=20_000),
+    Tenant("two", "key-2", max_tokens_per_minute=600, isolate_prefixes=True),
+    Tenant("three", "key-3", weight=0.5, max_concurrent_blocks=9, max_tokens_per_minute=2000),
 )
 
 

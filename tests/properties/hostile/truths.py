@@ -155,9 +155,14 @@ def _the_index_agrees(admission: Admission) -> None:
 
 def _leases_and_queues_agree(admission: Admission) -> None:
     leases = admission.leases.all()
-    kept = {w.reserved.lease_id: w for w in admission.workers.values() if w.reserved is not None}
+    kept = [w.reserved for w in admission.workers.values() if w.reserved is not None]
     assert len(admission._reservations) == len(kept)
-    assert all(lease_id in admission.waiting for lease_id in kept), "a worker is kept for nobody who waits"
+    heads = {queue.reserves for queue in admission.waiting.queues()}
+    for reservation in kept:
+        lease = admission.leases.get(reservation.lease_id)
+        assert lease is not None and lease.lease_id in admission.waiting, f"{reservation} is for nobody"
+        assert lease.wish is not None and lease.wish.tier.priority == reservation.priority, f"{lease} moved"
+        assert lease.lease_id in heads, f"{reservation} is kept for one that heads no queue"
     assert admission.leases.opened - admission.leases.closed == len(leases)
     waiting = {lease.lease_id for lease in leases if lease.state is State.WAITING}
     queued = [place.lease_id for queue in admission.waiting.queues() for place in queue]

@@ -29,6 +29,7 @@ WEIGHTS: Final[Mapping[str, int]] = {
     "routers_dial": 30,
     "a_client_connects": 24,
     "pauses_are_over": 16,
+    "who_was_refused_comes_back": 16,
     "a_full_report_is_due": 12,
     "an_engine_lets_go": 12,
     "somebody_learns_late_that_a_caller_is_gone": 12,

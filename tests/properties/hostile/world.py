@@ -58,7 +58,7 @@ class World:
 
     def a_client_asks(self, dice: random.Random) -> None:
         client = dice.choice(self.clients)
-        if sum(len(c.requests) for c in self.clients) >= AT_MOST:
+        if self._alive >= AT_MOST:
             return
         self._requests += 1
         prompt = dice.choice(self.scene.prompts) + dice.randint(0, 8)
@@ -90,6 +90,17 @@ class World:
             wanted = replace(wanted, model=M)
         client.ask(wanted)
         self.seen["asked"] += 1
+
+    def who_was_refused_comes_back(self, dice: random.Random) -> None:
+        """At the time that it was told, or before that, or much later."""
+        for client in self.clients:
+            due = [told for told in client.told_to_come if told[0] <= self.now or dice.random() < 0.05]
+            if due and self._alive < AT_MOST:
+                client.told_to_come.remove(due[0])
+                self._requests += 1
+                wanted = due[0][1]
+                client.ask(replace(wanted, request_id=f"{wanted.request_id}-{self._requests}"))
+                self.seen["came back" if due[0][0] <= self.now else "came back too early"] += 1
 
     def a_client_cancels(self, dice: random.Random) -> None:
         if (request := self._some_request(dice)) is not None:
@@ -470,11 +481,15 @@ class World:
         for worker in self.workers:
             worker.time_passes(self.now)
         for client in self.clients:
-            del client.shown[:-12]
+            del client.shown[:-12], client.told_to_come[:-12]
             for request in list(client.requests.values()):
                 request.time_passes(self.now)
         for router in self._up():
             router.tick()
+
+    @property
+    def _alive(self) -> int:
+        return sum(len(client.requests) for client in self.clients)
 
     def _up(self) -> list[Router]:
         return [router for router in self.routers.values() if router is not None]
