@@ -248,9 +248,9 @@ def test_whatever_breaks_while_claims_grow_no_token_is_lost_or_said_twice(
     simulation.run(arrivals, outcomes.append)
     # Where both workers were given up at a time, whoever asks then is told so, and nobody else fails.
     assert all(one.ended is Ending.COMPLETED or one.problem == "NO_WORKER" for one in outcomes)
-    assert [one.output_tokens for one in sorted(outcomes, key=lambda one: int(one.request_id[1:]))] == [
-        arrival.output_tokens for arrival in arrivals
-    ]
+    for one in outcomes:
+        if one.ended is Ending.COMPLETED:
+            assert one.output_tokens == arrivals[int(one.request_id[1:])].output_tokens
     _, ledger = simulation.figures()
     assert ledger.wrong == ()
 
