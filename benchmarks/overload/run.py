@@ -2,11 +2,16 @@
 
     .venv/bin/python benchmarks/overload/run.py
 
-Interactive requests come at 20 % of what the fleet can take of them, bulk at 280 % of what it can take of that
-(`diplex_core.sim.capacity`). Interactive alone first, then both. Whoever is refused comes back exactly when the
-refusal says, once. Two fleets: in one, pattern C is there for interactive requests alone and A is shared; in the
-other both tiers run on the same A pools and nowhere else. The core and the simulated engines run on a virtual
-clock: the figures are the `chapter` calibration's, no GPU made them.
+Interactive requests come at 20 % of what the fleet can take of them, bulk at 280 % of what it can take of
+that (`diplex_core.sim.capacity`). Interactive alone first, then both. Whoever is refused comes back exactly
+when the refusal says, once. Two fleets: in one, pattern C is there for interactive requests alone and A is
+shared; in the other both tiers run on the same A pools and nowhere else. Bulk waits 30 s and 256 in number at
+most. The core and the simulated engines run on a virtual clock: the figures are the `chapter` calibration's,
+no GPU made them.
+
+Columns: `in time` is what was granted within the overload, as a share of what the fleet could take of that
+tier alone; `TTFT p95` counts from the first asking; `waited` is the longest that anybody waited in the queue;
+`given` are refusals with a time to come back, `obeyed` and `succeeded` what came of those times.
 """
 
 import argparse
@@ -19,17 +24,18 @@ from diplex_cli import reader
 from diplex_core.config.values import SimConfig
 from diplex_core.events import WorkerFacts
 from diplex_core.report.collector import Collector
-from diplex_core.report.outcome import Ending
 from diplex_core.sim.arrivals import Arrival
 from diplex_core.sim.capacity import Mix, capacity_of
 from diplex_core.sim.facts import facts_of
-from diplex_core.sim.simulation import TICK, Simulation
-from diplex_core.words import Pattern, Rules, Seconds, Tier
+from diplex_core.sim.simulation import Simulation
+from diplex_core.words import Pattern, Rules, Seconds
 
 MESSAGE: Seconds = 0.0005
 SIZES = {"interactive": (900, 120), "bulk": (2_400, 380)}  # medians of prompt and answer, in tokens
-HEAD = "fleet  | load          | requests | granted in time | attained | TTFT p95 | longest wait | refused | obeyed | succeeded"
-ROW = "{:6} | {:13} | {:8,} | {:>15} | {:>8} | {:>8} | {:>12} | {:7,} | {:6,} | {:>9}"
+HEAD = (
+    "fleet | load        | requests | in time | attained |  TTFT p95 |  waited | given | obeyed | succeeded"
+)
+ROW = "{:5} | {:11} | {:8,} | {:>7} | {:>8} | {:>9} | {:>7} | {:5,} | {:6,} | {:>9}"
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ def fleets() -> Mapping[str, tuple[Rules, list[WorkerFacts]]]:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run came to. `longest`: how long anybody waited, by tier."""
+    """What a run came to. `longest`: how long anybody waited, by tier; `granted`: within the overload, of
+    `per_second` times its length that could have been."""
 
     heard: Collector
     longest: Mapping[str, Seconds]
@@ -129,7 +136,7 @@ def run(rules: Rules, workers: list[WorkerFacts], loads: Sequence[Load], seed: i
 
 
 def drawn(load: Load, able: list[WorkerFacts], seed: int) -> list[Arrival]:
-    """Poisson arrivals with log-normal lengths, at a share of what these workers can take of such requests."""
+    """Poisson arrivals with log-normal lengths, at a share of what these workers can take of such."""
     luck = Random(f"{load.tier} {seed}")
     prompt, answer = SIZES[load.tier]
     sizes = [(length(luck, prompt, 0.7), length(luck, answer, 0.6)) for _ in range(2_000)]

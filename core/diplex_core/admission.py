@@ -59,7 +59,7 @@ from diplex_core.placement.rules import Need, Wish, need_on, whole
 from diplex_core.placement.search import allowed_kinds, kinds_for, search
 from diplex_core.prefixes import Prefixes
 from diplex_core.prospects import hopeless
-from diplex_core.queueing import LEAST_WAIT, Queueing, key_of
+from diplex_core.queueing import LEAST_WAIT, Queueing
 from diplex_core.register import Register
 from diplex_core.reservations import Reservations, kept_for
 from diplex_core.waiting import Place, Queue, QueueKey
@@ -80,10 +80,9 @@ _GAVE_WAY = frozenset({EndReason.REFUSED, EndReason.PREEMPTED})
 _WHOLE = frozenset({EndReason.STOP, EndReason.LENGTH})
 BEHIND: Final = 16
 """So many of those behind a queue's head are looked at, to see whether they may pass it."""
-FEW_BEHIND: Final = 2
-"""So many where it is not room that the head lacks: what objects to it mostly objects to the others too."""
 _AGAIN: Final = 8
 """So many times at most the queues are looked at after one event."""
+_IN_VAIN: Final = 2
 _NOT_READY: Final = "the router admits nothing before every worker has reported, or was given up"
 _FEW: Final = 16
 """Of a large fleet so many workers of each kind are looked at for one to be kept for a request."""
@@ -216,7 +215,7 @@ class Admission:
             return Explanation(
                 ask.request_id, now, Outcome.REFUSED, wish, reason=refusal.message, words=words
             )
-        queue = self.waiting.queue(key_of(wish))
+        queue = self.waiting.queue(wish.queue)
         ahead, also = len(queue) if queue is not None else 0, self._holds_back(wish, choice)
         if choice.picked is not None and not also and not self._comes_behind(wish, now):
             return Explanation(ask.request_id, now, Outcome.GRANTED, wish, choice.picked.name, words=words)
@@ -242,7 +241,7 @@ class Admission:
     def _comes_behind(self, wish: Wish, now: Seconds) -> bool:
         """Whether a new request would wait behind others though there is room: those that are smaller than
         the head of their queue may pass it."""
-        queue = self.waiting.queue(key_of(wish))
+        queue = self.waiting.queue(wish.queue)
         head = queue.head(now) if queue is not None else None
         return head is not None and self.queueing.work_of(wish).tokens >= head.tokens
 
@@ -321,13 +320,11 @@ class Admission:
 
     def _line_up(self, lease: Lease, wish: Wish, now: Seconds) -> None:
         """Serve a request at once, if it may be; else it waits, and its client hears how many come before."""
-        key = key_of(wish)
+        key = wish.queue
         if self.waiting.queue(key) is None and self.ready and self._serve(lease, now) is Fate.DONE:
             return
-        if lease.key is None:
-            return
-        if lease.lease_id in self.waiting:  # it has come to wait in another tier
-            return
+        if lease.key is None or lease.lease_id in self.waiting:
+            return  # it has come to wait in another tier
         position = self.queueing.enter(lease, wish, self._block_tokens(wish), now)
         if self.ready and position <= BEHIND and self._passes(lease, key, now):
             return
@@ -360,19 +357,26 @@ class Admission:
         """Place heads until one finds no room; a worker is kept for that one, and those behind may pass."""
         while (head := queue.head(now)) is not None:
             self._keep_for(queue, head, now)
-            fate = self._try(queue, head, anew, now)
-            if fate in _ANOTHER_IS_HEAD:
+            anew_or_first = anew or head.lease_id not in queue.tried
+            if self._try(queue, head, anew, now) in _ANOTHER_IS_HEAD:
                 continue
-            self._reserve(head, owed, now)
-            room = self._most_room(head)
-            if not room:
-                return
-            behind = BEHIND if self._reservations.of(head.lease_id) is not None else FEW_BEHIND
-            for place in queue.first(behind + 1, now)[1:]:
-                smaller = place.tokens < head.tokens and place.tokens <= room
-                if smaller and self._try(queue, place, anew, now) is Fate.DONE:
-                    room = self._most_room(head)
+            if anew_or_first or self._reservations.of(head.lease_id) is not None:
+                self._reserve(head, owed, now)
+            self._backfill(queue, head, anew, now)
             return
+
+    def _backfill(self, queue: Queue, head: Place, anew: bool, now: Seconds) -> None:
+        """Let those behind a head pass that find room and put nobody off. Where one finds none, one that asks
+        for no less fares no better; after some in vain the others wait for something to happen."""
+        least, vain = head.tokens, 0
+        smaller = [place for place in queue.first(BEHIND + 1, now)[1:] if place.tokens < least]
+        if smaller:
+            least = min(least, self._most_room(head) + 1)
+        for place in smaller:
+            if place.tokens < least and self._try(queue, place, anew, now) is not Fate.DONE:
+                least, vain = place.tokens, vain + 1
+                if vain == _IN_VAIN:
+                    return
 
     def _passes(self, lease: Lease, key: QueueKey, now: Seconds) -> bool:
         """Whether one that has just come to wait is served at once: as the head, or before that if smaller.

@@ -156,7 +156,7 @@ class Worker:
     def _delays(self, wish: Wish, wanted: Wanted) -> str:
         """What the next request of a higher tier would be promised in vain beside it."""
         outlook = self._outlook(wish)
-        if outlook is None or self.forecast is None:
+        if outlook is None:
             return ""
         promise = wanted.tier.promise_for(wanted.model)
         runs = wanted.counts_on(self.facts.pattern, wish.now)
@@ -165,7 +165,7 @@ class Worker:
         if promise.ttft_p95 is None:
             return ""
         prompt = int(wanted.prompt)
-        own = self.forecast.reading(prompt, self.load(wish.now), self.lessons.learned)
+        own = outlook.reading.seconds * prompt / wish.prompt
         # One that is too long by itself goes when nothing else is to be read there, after a little wait.
         alone = self.guests.read_by <= wish.now and wish.waited >= PATIENCE
         if outlook.ttft + own > promise.ttft_p95.at(prompt) and not alone:

@@ -54,14 +54,19 @@ class Queueing:
         self.quotas = Quotas()
         self.appointments = Appointments()
         self._lengths = lengths
+        self._seen: tuple[Wish | None, Work] = None, Work(0, 0)
         self._drains: dict[QueueKey, Drain] = {}
         self._back: dict[int, Appointment] = {}  # by lease, of those that came back at their time
 
     def work_of(self, wish: Wish) -> Work:
         """By the answers that such requests mostly get; by the most that it asks for, while nobody knows."""
-        output = self._output(wish, _HALF)
-        output = wish.max_tokens if output is None else output
-        return Work(output, wish.prompt + wish.choices * output)
+        seen, work = self._seen
+        if seen is not wish:  # several ask of one at one moment
+            output = self._output(wish, _HALF)
+            output = wish.max_tokens if output is None else output
+            work = Work(output, wish.prompt + wish.choices * output)
+            self._seen = wish, work
+        return work
 
     def likely(self, wish: Wish) -> Tokens | None:
         """Output that few such answers exceed; `None`: nobody knows."""
@@ -84,17 +89,18 @@ class Queueing:
             block: tokens of a KV block, where the tier bounds the blocks that wait.
             predicted: as in `retry_after`.
         """
-        work, mark = self.work_of(wish), _mark(wish)
+        work = self.work_of(wish)
         if rules.enforce_limits and wish.tenant.max_tokens_per_minute is not None:
-            refusal = self._over_quota(wish, work, mark, wish.tenant.max_tokens_per_minute, now)
+            refusal = self._over_quota(wish, work, _mark(wish), wish.tenant.max_tokens_per_minute, now)
             if refusal is not None:
                 return refusal
-        key, tier = key_of(wish), wish.tier
-        back = self.appointments.come(key, mark, now)
+        key, tier, back, kept = wish.queue, wish.tier, None, None
         queue = self.waiting.queue(key)
-        if queue is None and back is not None:
+        if len(self.appointments):
+            back = self.appointments.come(key, _mark(wish), now)
+            kept = self.appointments.kept(key, now, _AHEAD) if back is None else None
+        if queue is None and kept is None:
             return back
-        kept = self.appointments.kept(key, now, _AHEAD) if back is None else None
         requests = (len(queue) if queue else 0) + (ceil(kept.requests) if kept else 0)
         if requests >= tier.max_queue_requests:
             return self._full(wish, _too_many(wish), predicted, back, now)
@@ -107,7 +113,7 @@ class Queueing:
 
     def would_turn_away(self, wish: Wish, rules: Rules, block: Tokens, now: Seconds) -> Refusal | None:
         """The same of a request that is only asked about, by nobody who was told to come back."""
-        work, tier, queue = self.work_of(wish), wish.tier, self.waiting.queue(key_of(wish))
+        work, tier, queue = self.work_of(wish), wish.tier, self.waiting.queue(wish.queue)
         if rules.enforce_limits and self.quotas.lacks(wish.tenant, work.tokens, 0.0, now) is not None:
             most = wish.tenant.max_tokens_per_minute
             return Refusal(
@@ -151,7 +157,7 @@ class Queueing:
 
     def enter(self, lease: Lease, wish: Wish, block: Tokens, now: Seconds) -> int:
         """A request waits from now on; answers about how many come before it."""
-        self._drain_of(key_of(wish)).contended(now)
+        self._drain_of(wish.queue).contended(now)
         work, arrived, back = self.work_of(wish), lease.arrived, self._back.get(lease.lease_id)
         first = arrived if back is None else min(arrived, back.since)
         target, tier = wish.ttft_target, wish.tier
@@ -164,7 +170,7 @@ class Queueing:
             due = min(first + tier.deadline, inf if lease.deadline is None else lease.deadline)
         blocks = blocks_of(wish, work, block) if tier.max_queue_blocks is not None else 0
         place = Place(due, lease.lease_id, arrived, pressed, work.tokens, blocks)
-        return self.waiting.enter(key_of(wish), tier.priority, wish.tenant.name, place)
+        return self.waiting.enter(wish.queue, tier.priority, wish.tenant.name, place)
 
     def owed(self, tiers: Mapping[str, Tier], now: Seconds) -> Iterable[str]:
         """Tiers that wait and have had less than their least share: they are served first."""
@@ -209,7 +215,7 @@ class Queueing:
         if tenant:
             self.waiting.recount(tenant)
         if ran and output is not None:
-            self._drain_of(key_of(wish)).ended(self.work_of(wish).tokens, now)
+            self._drain_of(wish.queue).ended(self.work_of(wish).tokens, now)
 
     # When to come back.
 
@@ -232,7 +238,7 @@ class Queueing:
             since: when it first came; `None`: now, unless its lease came back.
             book: make it an appointment.
         """
-        key, work = key_of(wish), self.work_of(wish)
+        key, work = wish.queue, self.work_of(wish)
         self._drain_of(key).contended(now)
         rate = self.rate(key, now) or predicted(wish) or self._drain_of(key).rate(now, contended=False)
         rate = rate or work.tokens * _UNKNOWN_RATE
@@ -266,7 +272,7 @@ class Queueing:
         ahead = patience(wish)
         if ahead == inf or wish.lease_id in self._back:
             return 0.0
-        return self.appointments.kept(key_of(wish), now, ahead).seconds
+        return self.appointments.kept(wish.queue, now, ahead).seconds
 
     def takes_what_is_kept(self, wish: Wish, pool: PoolView, need: Need, now: Seconds) -> bool:
         """Whether a new request would take the room of one that was told to come back about now. Where its
@@ -274,17 +280,12 @@ class Queueing:
         ahead = patience(wish)
         if ahead == inf or wish.lease_id in self._back:
             return False
-        kept = self.appointments.kept(key_of(wish), now, ahead)
+        kept = self.appointments.kept(wish.queue, now, ahead)
         if not kept.tokens:
             return False
         block = pool.facts.block_tokens
-        freed = (self.rate(key_of(wish), now) or 0.0) * ahead
+        freed = (self.rate(wish.queue, now) or 0.0) * ahead
         return (pool.ledger.open_blocks - need.blocks) * block + freed < kept.tokens
-
-
-def key_of(wish: Wish) -> QueueKey:
-    """The queue in which a wish waits."""
-    return QueueKey(wish.model, wish.tier.name, wish.tenant.packages)
 
 
 def patience(wish: Wish) -> Seconds:

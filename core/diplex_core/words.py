@@ -114,7 +114,7 @@ class Tier:
         wait a moment rather than slow another tier's streams, unless it says otherwise."""
         if self.filters is not None:
             return self.filters
-        return () if self.promise.ttft_p95 is not None else ("spares_streams", "leaves_room")
+        return () if self.promise.ttft_p95 is not None else ("leaves_room", "spares_streams")
 
     @property
     def grows(self) -> bool:

@@ -10,6 +10,7 @@ from diplex_core.events import WorkerFacts
 from diplex_core.ledger import PoolLedger
 from diplex_core.once import once
 from diplex_core.value import value
+from diplex_core.waiting import QueueKey
 from diplex_core.words import (
     BlockHash,
     Blocks,
@@ -68,6 +69,11 @@ class Wish:
     def promise(self) -> Promise:
         """What its tier promises for its model."""
         return self.tier.promise_for(self.model)
+
+    @once
+    def queue(self) -> QueueKey:
+        """Where it waits."""
+        return QueueKey(self.model, self.tier.name, self.tenant.packages)
 
     @once
     def ttft_target(self) -> Seconds | None:

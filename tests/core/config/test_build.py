@@ -218,7 +218,7 @@ def test_limits_hold_unless_a_gateway_has_its_own(built: Built):
 
 @pytest.mark.parametrize(
     ("said", "filters"),
-    [({}, ("spares_streams", "leaves_room")), ({"ttft_p95_ms": 100}, ()), ({"filters": []}, ())],
+    [({}, ("leaves_room", "spares_streams")), ({"ttft_p95_ms": 100}, ()), ({"filters": []}, ())],
 )
 def test_a_tier_that_says_nothing_of_filters_has_those_of_its_promise(
     built: Built, said: dict[str, Any], filters: tuple[str, ...]

@@ -191,6 +191,6 @@ def test_a_tier_adds_filters_and_changes_weights() -> None:
 
 
 def test_only_a_tier_without_a_first_token_to_promise_spares_others_by_itself() -> None:
-    assert BULK.own_filters == ("spares_streams", "leaves_room")
+    assert BULK.own_filters == ("leaves_room", "spares_streams")
     assert INTERACTIVE.own_filters == ()
     assert replace(BULK, filters=()).own_filters == ()
