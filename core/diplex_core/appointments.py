@@ -12,6 +12,7 @@ Memory is bounded: beyond `MOST` appointments, or `LONGEST` from now, times are 
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Final, NamedTuple, TypeAlias
 
 from diplex_core.words import Seconds, Tokens
@@ -50,14 +51,13 @@ class Appointment:
     Attributes:
         at: when.
         since: when it first came.
-        tokens: that it will use; `takes`: seconds that all are busy with them, at the rate it was booked at.
+        tokens: that it will use.
         over: it came, or is expected no longer.
     """
 
     at: Seconds
     since: Seconds
     tokens: Tokens
-    takes: Seconds
     key: _Key
     near: bool = False
     late: bool = False
@@ -69,13 +69,12 @@ class Kept(NamedTuple):
 
     Attributes:
         requests: these, and those who are late.
-        tokens, seconds: of those who are due, and not late yet: so much they will use, and all are busy for.
-            Nothing where so few come back that room would stand empty for them.
+        tokens: of those who are due, and not late yet. None where so few come back that room would stand
+            empty for them.
     """
 
     requests: float
     tokens: float
-    seconds: Seconds
 
 
 class _Faith:
@@ -102,19 +101,16 @@ class _Book:
     """The appointments of one queue, or of one tenant's quota, in the order of their times.
 
     Attributes:
-        until: all that is served before is booked.
         coming, near, late: those who are due later, about now, and were.
-        tokens, seconds: of the near ones.
+        tokens: of the near ones.
         requests: near and late ones; `all_tokens`: of all.
     """
 
     def __init__(self) -> None:
-        self.until: Seconds = 0.0
         self.requests = 0
         self.tokens: Tokens = 0
-        self.seconds: Seconds = 0.0
         self.all_tokens: Tokens = 0
-        self.coming: deque[Appointment] = deque()
+        self.coming: list[tuple[Seconds, int, Appointment]] = []  # a heap
         self.near: deque[Appointment] = deque()
         self.late: deque[Appointment] = deque()
 
@@ -125,8 +121,8 @@ class _Book:
     def look(self, now: Seconds, ahead: Seconds) -> list[Appointment]:
         """Take those near that are due within a while; answers those that are expected no longer."""
         missed = []
-        while self.coming and self.coming[0].at <= now + ahead:
-            one = self.coming.popleft()
+        while self.coming and self.coming[0][0] <= now + ahead:
+            one = heappop(self.coming)[2]
             if not one.over:
                 self.near.append(one)
                 self._count(one, 1)
@@ -148,7 +144,6 @@ class _Book:
         one.near = sign > 0
         self.requests += sign
         self.tokens += sign * one.tokens
-        self.seconds += sign * one.takes
 
     def close(self, one: Appointment) -> None:
         """It is over; it was due by now, or about to be."""
@@ -168,6 +163,7 @@ class Appointments:
         self._faith: dict[Hashable, _Faith] = {}
         self._made: dict[_Key, deque[Appointment]] = {}
         self._len = 0
+        self._made_so_far = 0
 
     def __len__(self) -> int:
         return self._len
@@ -194,22 +190,22 @@ class Appointments:
         book = self._books.get(whose)
         if book is None:
             book = self._books[whose] = _Book()
-        at = max(earliest, book.until)
+        at = max(earliest, now + book.all_tokens / rate)
         if at - now > LONGEST or self._len >= MOST:
             return min(at - now, LONGEST)
-        book.until = at + tokens / rate
         key = whose, mark
-        one = Appointment(at, now if since is None else since, tokens, tokens / rate, key)
-        book.coming.append(one)
+        self._made_so_far += 1
+        one = Appointment(at, now if since is None else since, tokens, key)
+        heappush(book.coming, (at, self._made_so_far, one))
         book.all_tokens += tokens
         self._made.setdefault(key, deque()).append(one)
         self._len += 1
         return at - now
 
-    def next(self, whose: Hashable, earliest: Seconds) -> Seconds:
+    def next(self, whose: Hashable, *, rate: float, earliest: Seconds, now: Seconds) -> Seconds:
         """When the next one would be told to come, not before this time."""
         book = self._books.get(whose)
-        return earliest if book is None else max(earliest, book.until)
+        return earliest if book is None else max(earliest, now + book.all_tokens / rate)
 
     def come(self, whose: Hashable, mark: Fingerprint, now: Seconds) -> Appointment | None:
         """A request comes: its appointment if it has one now, which is over with this. `None`: it is new."""
@@ -231,7 +227,7 @@ class Appointments:
             return _NOTHING
         share = self._share(whose)
         room = share if share >= _WORTH_IT else 0.0
-        return Kept(book.requests * share, book.tokens * room, book.seconds * room)
+        return Kept(book.requests * share, book.tokens * room)
 
     def _share(self, whose: Hashable) -> float:
         faith = self._faith.get(whose)
@@ -253,13 +249,13 @@ class Appointments:
             return None
         for one in book.look(now, ahead):
             self._forget(one, came=False)
-        if book.empty and book.until <= now:
+        if book.empty:
             del self._books[whose]
             return None
         return book
 
     def _forget(self, one: Appointment, *, came: bool) -> None:
-        """Of those with one fingerprint the first is over before the others."""
+        """Of those with one fingerprint the first mostly is over before the others."""
         faith = self._faith.get(one.key[0])
         if faith is None:
             faith = self._faith[one.key[0]] = _Faith()
@@ -271,4 +267,4 @@ class Appointments:
             del self._made[one.key]
 
 
-_NOTHING: Final = Kept(0.0, 0.0, 0.0)
+_NOTHING: Final = Kept(0.0, 0.0)

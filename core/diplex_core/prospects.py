@@ -14,6 +14,10 @@ _REMEMBERED: Final = 256
 _OF_LATE: Final[Seconds] = 60.0
 _ENOUGH: Final = 4
 _PAUSE: Final[Seconds] = 10.0
+_FASTER: Final = 1.002
+_SLOWER: Final = 0.97
+"""In balance where about one in fifteen is refused again."""
+_LEAST_PACE: Final = 0.4
 _BY_RULE = frozenset({"pattern", "tier", "tenant", "can_resume"})
 """Filters that rule a pool out whatever the request's size."""
 
@@ -23,12 +27,25 @@ class Drain:
 
     While all are served at once, fewer end than could. So what ended counts from when somebody had to wait,
     or was refused, with no pause of `_PAUSE` since.
+
+    Attributes:
+        pace: so many times as fast as that requests are told to come back: slower where some of those who did
+            were refused again.
     """
 
     def __init__(self) -> None:
         self._ended: deque[tuple[Seconds, Tokens]] = deque(maxlen=_REMEMBERED)
         self._since: Seconds = 0.0
         self._last: Seconds = -_PAUSE
+        self.pace = 1.0
+
+    def kept_its_word(self) -> None:
+        """Somebody who was told to come back was served."""
+        self.pace = min(1.0, self.pace * _FASTER)
+
+    def broke_its_word(self) -> None:
+        """Somebody who was told to come back was refused again."""
+        self.pace = max(_LEAST_PACE, self.pace * _SLOWER)
 
     def contended(self, now: Seconds) -> None:
         """Somebody has to wait, or is refused."""

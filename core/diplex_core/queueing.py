@@ -98,7 +98,7 @@ class Queueing:
         queue = self.waiting.queue(key)
         if len(self.appointments):
             back = self.appointments.come(key, _mark(wish), now)
-            kept = self.appointments.kept(key, now, _AHEAD) if back is None else None
+            kept = self.appointments.kept(key, now, min(_AHEAD, patience(wish))) if back is None else None
         if queue is None and kept is None:
             return back
         requests = (len(queue) if queue else 0) + (ceil(kept.requests) if kept else 0)
@@ -194,7 +194,8 @@ class Queueing:
         waiting.leave(claim.lease_id)
         waiting.counters.granted(claim.lease_id, tenant, wish.prompt, output)
         waiting.recount(tenant.name)
-        self._back.pop(claim.lease_id, None)
+        if self._back.pop(claim.lease_id, None) is not None:
+            self._drain_of(wish.queue).kept_its_word()
         self.shares.granted(wish.tier.name, work.tokens, now)
         self.quotas.holds(claim, tenant.name, need.blocks)
 
@@ -239,9 +240,10 @@ class Queueing:
             book: make it an appointment.
         """
         key, work = wish.queue, self.work_of(wish)
-        self._drain_of(key).contended(now)
-        rate = self.rate(key, now) or predicted(wish) or self._drain_of(key).rate(now, contended=False)
-        rate = rate or work.tokens * _UNKNOWN_RATE
+        drain = self._drain_of(key)
+        drain.contended(now)
+        rate = drain.rate(now) or predicted(wish) or drain.rate(now, contended=False)
+        rate = (rate or work.tokens * _UNKNOWN_RATE) * drain.pace
         queue = self.waiting.queue(key)
         # Two more are served before it comes: one for its place, and one for luck.
         before = 2 * work.tokens / rate
@@ -249,9 +251,11 @@ class Queueing:
             before = max(before, queue.tokens / rate - patience(wish))
         earliest = now + max(least, before)
         if not book:
-            return self.appointments.next(key, earliest) - now
+            return self.appointments.next(key, rate=rate, earliest=earliest, now=now) - now
         if since is None and (back := self._back.get(wish.lease_id)) is not None:
             since = back.since
+        if since is not None:
+            drain.broke_its_word()
         return self.appointments.make(
             key, _mark(wish), work.tokens, rate=rate, earliest=earliest, now=now, since=since
         )
@@ -272,7 +276,9 @@ class Queueing:
         ahead = patience(wish)
         if ahead == inf or wish.lease_id in self._back:
             return 0.0
-        return self.appointments.kept(wish.queue, now, ahead).seconds
+        kept = self.appointments.kept(wish.queue, now, min(_AHEAD, ahead))
+        rate = self.rate(wish.queue, now) if kept.tokens else None
+        return kept.tokens / rate if rate else 0.0
 
     def takes_what_is_kept(self, wish: Wish, pool: PoolView, need: Need, now: Seconds) -> bool:
         """Whether a new request would take the room of one that was told to come back about now. Where its
@@ -280,7 +286,7 @@ class Queueing:
         ahead = patience(wish)
         if ahead == inf or wish.lease_id in self._back:
             return False
-        kept = self.appointments.kept(wish.queue, now, ahead)
+        kept = self.appointments.kept(wish.queue, now, min(_AHEAD, ahead))
         if not kept.tokens:
             return False
         block = pool.facts.block_tokens
