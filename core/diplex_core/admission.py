@@ -320,13 +320,17 @@ class Admission:
 
     def _line_up(self, lease: Lease, wish: Wish, now: Seconds) -> None:
         """Serve a request at once, if it may be; else it waits, and its client hears how many come before."""
-        key = wish.queue
-        if self.waiting.queue(key) is None and self.ready and self._serve(lease, now) is Fate.DONE:
+        key, fate = wish.queue, Fate.WAITS
+        if self.waiting.queue(key) is None and self.ready:
+            fate = self._serve(lease, now)
+        if fate is Fate.DONE:
             return
         if lease.key is None or lease.lease_id in self.waiting:
             return  # it has come to wait in another tier
         position = self.queueing.enter(lease, wish, self._block_tokens(wish), now)
-        if self.ready and position <= BEHIND and self._passes(lease, key, now):
+        if fate is Fate.ASIDE:
+            self.waiting.set_aside(lease.lease_id)
+        elif self.ready and position <= BEHIND and self._passes(lease, key, now):
             return
         self._out.append(Queued(lease.key, position))
 
@@ -511,9 +515,8 @@ class Admission:
 
     def _put_aside(self, lease: Lease, wish: Wish, choice: Choice, now: Seconds) -> "Fate":
         """Its tenant holds all that it may: its line is passed over until it holds less."""
-        if lease.lease_id not in self.waiting:
-            return Fate.WAITS  # it waits first
-        self.waiting.set_aside(lease.lease_id)
+        if lease.lease_id in self.waiting:
+            self.waiting.set_aside(lease.lease_id)
         self._remember(lease, wish, choice._replace(picked=None), now)
         return Fate.ASIDE
 

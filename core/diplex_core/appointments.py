@@ -177,6 +177,7 @@ class Appointments:
         rate: float,
         earliest: Seconds,
         now: Seconds,
+        starts: Seconds | None = None,
         since: Seconds | None = None,
     ) -> Seconds:
         """When to come back, in seconds from now.
@@ -185,12 +186,13 @@ class Appointments:
             tokens: that the request will use.
             rate: tokens a second that are served.
             earliest: not before this time.
+            starts: from when on those are served that were told to come back; `None`: they are already.
             since: when it first came, if it has come back already.
         """
         book = self._books.get(whose)
         if book is None:
             book = self._books[whose] = _Book()
-        at = max(earliest, now + book.all_tokens / rate)
+        at = max(earliest, (now if starts is None else starts) + book.all_tokens / rate)
         if at - now > LONGEST or self._len >= MOST:
             return min(at - now, LONGEST)
         key = whose, mark

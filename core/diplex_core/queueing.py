@@ -139,7 +139,7 @@ class Queueing:
             return None
         lacks = self.quotas.lacks(tenant, work.tokens, 0.0, now) or 0.0
         wait = self.appointments.make(
-            whose, mark, work.tokens, rate=most / 60.0, earliest=now + lacks, now=now
+            whose, mark, work.tokens, rate=most / 60.0, earliest=now + lacks, starts=now + lacks, now=now
         )
         message = (
             f"tenant {tenant.name} has used up its {most} tokens a minute; this request of about "
