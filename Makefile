@@ -100,6 +100,7 @@ bench: setup ## measurements behind the docs' figures
 	@$(PY) benchmarks/core/memory.py --leases 10000 100000
 	@$(PY) benchmarks/core/looks.py
 	@$(PY) benchmarks/growth/run.py
+	@$(PY) benchmarks/overload/run.py
 	@$(PY) benchmarks/model/rows.py
 	@$(PY) benchmarks/prefill_budget/run.py
 	@$(PY) benchmarks/tokens/cost.py

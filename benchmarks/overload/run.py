@@ -3,11 +3,11 @@
     .venv/bin/python benchmarks/overload/run.py
 
 Interactive requests come at 20 % of what the fleet can take of them, bulk at 280 % of what it can take of
-that (`diplex_core.sim.capacity`). Interactive alone first, then both. Whoever is refused comes back exactly
-when the refusal says, once. Two fleets: in one, pattern C is there for interactive requests alone and A is
-shared; in the other both tiers run on the same A pools and nowhere else. Bulk waits 30 s and 256 in number at
-most. The core and the simulated engines run on a virtual clock: the figures are the `chapter` calibration's,
-no GPU made them.
+that (`diplex_core.sim.capacity`). Interactive alone first, then both; and then interactive requests alone at
+twice what the fleet can take. Whoever is refused comes back exactly when the refusal says, once. Two fleets:
+in one, pattern C is there for interactive requests alone and A is shared; in the other both tiers run on the
+same A pools and nowhere else. Bulk waits 30 s and 256 in number at most. The core and the simulated engines
+run on a virtual clock: the figures are the `chapter` calibration's, no GPU made them.
 
 Columns: `in time` is what was granted within the overload, as a share of what the fleet could take of that
 tier alone; `TTFT p95` counts from the first asking; `waited` is the longest that anybody waited in the queue;
@@ -64,6 +64,8 @@ def main() -> None:
         print(alone.row(fleet, "interactive", "alone"))
         print(beside.row(fleet, "interactive", "beside bulk"))
         print(beside.row(fleet, "bulk", "bulk"))
+        double = run(rules, workers, [Load("interactive", 2.0, given.seconds)], given.seed)
+        print(double.row(fleet, "interactive", "twice"))
 
 
 def fleets() -> Mapping[str, tuple[Rules, list[WorkerFacts]]]:
