@@ -83,8 +83,10 @@ class GivingWay:
     def _count_wanted(self, worker: Worker) -> None:
         """What claims wait to grow by is promised to nobody else."""
         ledger, waiting = worker.ledger, worker.growing.waiting()
-        charges = ((want, ledger.charge_of(claim)) for claim, want in waiting)
-        ledger.wanted = sum(max(0, want.blocks - charge.blocks) for want, charge in charges if charge)
+        charges = ((claim, ledger.charge_of(claim)) for claim, _ in waiting)
+        ledger.wanted = sum(
+            worker.growing.wanted_by(claim, charge.blocks) for claim, charge in charges if charge
+        )
         if waiting:
             self._wanting[worker.name] = worker
         else:
@@ -94,7 +96,7 @@ class GivingWay:
         """A claim waits for so many blocks: the least of those beside it give way, once it is patient no
         longer, unless enough are on their way back already."""
         ledger, growing = worker.ledger, worker.growing
-        short = more - ledger.blocks.free - ledger.blocks.reclaiming
+        short = ledger.blocks.lacks(more)
         if short <= 0:
             return []
         mine, stops = growing.rank(claim), []
@@ -143,8 +145,8 @@ class GivingWay:
         if not self._placement.can_ever(wish, worker) or any(rule(wish, worker) for _, rule in rules.own):
             return []
         ledger, need = worker.ledger, need_on(wish, worker)
-        blocks = need.blocks + len(need.hits) - ledger.open_blocks - ledger.blocks.reclaiming
-        slots = need.slots - ledger.slots.free - ledger.slots.reclaiming
+        blocks = ledger.blocks.lacks(need.blocks + len(need.hits) + ledger.wanted)
+        slots = ledger.slots.lacks(need.slots)
         if blocks <= 0 and slots <= 0:
             return None
         givers: list[Claim] = []
@@ -155,7 +157,8 @@ class GivingWay:
             if charge is None:
                 continue
             givers.append(claim)
-            blocks, slots = blocks - charge.blocks, slots - charge.slots
+            blocks -= charge.blocks + worker.growing.wanted_by(claim, charge.blocks)
+            slots -= charge.slots
             if blocks <= 0 and slots <= 0:
                 return givers
         return []

@@ -80,6 +80,11 @@ class Growing:
         """Those that wait, the first to be served first: by rank, from the highest."""
         return sorted(self._wants.items(), key=lambda one: self._ranks[one[0]], reverse=True)
 
+    def wanted_by(self, claim: Claim, blocks: Blocks) -> Blocks:
+        """By how much one that has so many waits to grow; 0: it does not wait."""
+        want = self._wants.get(claim)
+        return max(0, want.blocks - blocks) if want is not None else 0
+
     def rank(self, claim: Claim) -> Rank:
         return self._ranks[claim]
 

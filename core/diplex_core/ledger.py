@@ -82,6 +82,7 @@ class Axis:
     reclaiming: int = 0
     pinned: int = 0
     stray: int = 0
+    returning: int = 0  # of `stray`, what the router wants back
     foreign: int = 0
     peak: int = 0
 
@@ -95,6 +96,11 @@ class Axis:
         held = self.reserved + self.pinned + self.reclaiming + self.guard + self.stray + self.foreign
         return self.capacity - held if held < self.capacity else 0
 
+    def lacks(self, more: int) -> int:
+        """What is missing for so many more, once all that the router wants back is there; negative: spare."""
+        held = self.reserved + self.pinned + self.guard + self.stray - self.returning + self.foreign
+        return held + more - self.capacity
+
     @property
     def used(self) -> int:
         """By anybody, as far as this account knows."""
@@ -104,6 +110,8 @@ class Axis:
         """Add `amount` (negative: take away) to the sum in which this charge is counted."""
         if charge.stray:
             self.stray += amount
+            if charge.reclaiming:
+                self.returning += amount
         elif charge.reclaiming:
             self.reclaiming += amount
         else:

@@ -19,7 +19,7 @@ from diplex_core.events import (
     Ticked,
     WantedClaim,
 )
-from diplex_core.words import EndReason, Pattern, Promise, Reserve, Rules, Target, Tier
+from diplex_core.words import Claim, EndReason, Pattern, Promise, Reserve, Rules, Target, Tier
 
 MODEL = "qwen2.5-72b-instruct"
 TALK = Tier("talk", (Pattern.A,), Promise(Target(1.0)), max_output_tokens=1024, priority=100)
@@ -106,3 +106,15 @@ def test_a_request_that_gave_way_when_its_client_had_left_is_over_without_a_word
     desk.tell(SessionEnded(granted.key.session))
     assert desk.end(granted, EndReason.PREEMPTED) == desk.served == []
     assert desk.admission.leases.opened == desk.admission.leases.closed
+
+
+def test_one_that_was_stopped_is_on_its_way_back_though_the_account_had_no_room_for_it(desk: Any) -> None:
+    granted = runs(desk, 128)
+    stray = HeldClaim(Claim(8, 1), 7, 1, priority=-1, grows=True)
+    desk.report("a", stray)
+    (stop,) = desk.report("a", wants=(WantedClaim(granted.claim, 8),))
+    assert stop.claim == stray.claim
+    desk.now = 60.0
+    assert desk.tell(Ticked()) == []
+    (raised,) = desk.report("a", ended=(EndedClaim(stray.claim, EndReason.PREEMPTED),))
+    assert (raised.claim, raised.blocks) == (granted.claim, 8)
