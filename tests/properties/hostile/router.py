@@ -339,15 +339,17 @@ class Router:
             return
         wanting = [other for other in present.values() if other.wants]
         assert wanting, f"{stop} is for the sake of nobody"
-        first = max(wanting, key=lambda other: other.rank)
-        assert charged.rank <= first.rank, f"{stop} is for the sake of one below it: {book}"
-        free = self.admission.workers[stop.worker].ledger.blocks.free
-        assert first.wants - first.blocks > free + book.coming_back, f"{stop} is not needed: {book}"
+        highest = max(other.rank for other in wanting)
+        assert charged.rank <= highest, f"{stop} is for the sake of one below it: {book}"
+        axis = self.admission.workers[stop.worker].ledger.blocks
+        short = axis.own + axis.stray + axis.foreign - axis.capacity - book.coming_back
+        first = max((o for o in wanting if o.rank == highest), key=lambda other: other.wants - other.blocks)
+        assert short + first.wants - first.blocks > 0, f"{stop} is not needed: {book}"
         if first.priority > charged.priority:
             return
         self.seen["stopped in favour of an equal"] += 1
         others = any(not other.wants for other in present.values())
-        waited = self.clock() - first.since
+        waited = self.clock() - min(other.since for other in wanting if other.rank == highest)
         assert waited > PATIENCE - 1e-6 or not others, f"{stop} comes after {waited} s: {book}"
 
     # What must be true of a grant.

@@ -121,6 +121,7 @@ def _no_axis_is_over_committed(worker: Known) -> None:
         assert axis.reserved == _sum(charges, field, lambda c: not c.stray and not c.reclaiming), field
         assert axis.reclaiming == _sum(charges, field, lambda c: not c.stray and c.reclaiming), field
         assert axis.stray == _sum(charges, field, lambda c: c.stray), field
+        assert axis.returning == _sum(charges, field, lambda c: c.stray and c.reclaiming), field
         assert axis.pinned == (pinned if axis is ledger.blocks else 0), f"{worker.name}: {axis}, not {pinned}"
 
 
