@@ -558,8 +558,7 @@ class Admission:
         placement, index = self._placement, self._index
         if len(self.workers) <= placement.everyone:
             return placement.place(wish, self._known())
-        opened = index.since(tried_at) if tried_at is not None else None
-        return search(placement, wish, index, opened)
+        return search(placement, wish, index, tried_at)
 
     def _standing(self, wish: Wish, now: Seconds) -> Sequence[Worker]:
         """By whom it is judged whether waiting helps: all, in a large fleet some that stand for them."""

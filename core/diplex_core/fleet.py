@@ -19,7 +19,7 @@ from diplex_core.placement.filters import PATIENCE
 from diplex_core.placement.rules import Need, Wish, need_on
 from diplex_core.prefixes import Shelf
 from diplex_core.resident import Alone
-from diplex_core.words import Blocks, Claim, Seconds, Tokens
+from diplex_core.words import Blocks, Claim, Seconds, Slots, Tokens
 
 GIVEN_UP_AFTER: Seconds = 3.0
 """A worker without a link for this long is given up: its claims are freed, its leases closed."""
@@ -133,22 +133,32 @@ class Worker:
         outlook = self._outlook(wish)
         return self.guests.harmed(outlook.reading, priority, wish.now) if outlook is not None else 0
 
+    def slots_for_others(self, wish: Wish) -> Slots:
+        """Sequence slots that it has to leave free for the next request of a higher tier."""
+        if self.facts.capacity_slots < _SMALL:
+            return 0
+        above = self.demand.above(wish.tier.priority, wish.now)
+        return 1 if any(self._may_serve(wanted) for wanted in above) else 0
+
+    def _may_serve(self, wanted: Wanted) -> bool:
+        facts, tier = self.facts, wanted.tier
+        return (
+            wanted.model in facts.models
+            and facts.pattern in tier.patterns
+            and (not facts.tiers or tier.name in facts.tiers)
+        )
+
     def crowds(self, wish: Wish) -> str:
         """What it would leave too little of for the next request of a higher tier; empty: nothing."""
         facts, ledger = self.facts, self.ledger
         for wanted in self.demand.above(wish.tier.priority, wish.now):
-            tier = wanted.tier
-            if (
-                wanted.model not in facts.models
-                or facts.pattern not in tier.patterns
-                or (facts.tiers and tier.name not in facts.tiers)
-            ):
+            if not self._may_serve(wanted):
                 continue
             if ledger.slots.free <= wish.choices and facts.capacity_slots >= _SMALL:
-                return f"would leave no sequence slot for tier {tier.name}"
+                return f"would leave no sequence slot for tier {wanted.tier.name}"
             left = ledger.open_blocks - need_on(wish, self).blocks
             if left * facts.block_tokens < wanted.tokens <= facts.usable_tokens / _SMALL:
-                return f"would leave {left} KV blocks, too few for tier {tier.name}"
+                return f"would leave {left} KV blocks, too few for tier {wanted.tier.name}"
             if late := self._delays(wish, wanted):
                 return late
         return ""

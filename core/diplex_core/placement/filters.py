@@ -2,7 +2,7 @@
 
 from diplex_core.events import WorkerFacts
 from diplex_core.placement.rules import PoolView, Wish, Word, filter_, need_on, output_with, whole
-from diplex_core.words import Blocks, Seconds
+from diplex_core.words import Blocks, Seconds, Slots
 
 # These look at a request's model, tier and tenant and at a worker's facts, and at no size.
 BY_RULE = ("model", "pattern", "tier", "tenant", "can_resume")
@@ -145,9 +145,16 @@ def spares_streams(wish: Wish, pool: PoolView) -> Word:
 def leaves_room(wish: Wish, pool: PoolView) -> Word:
     """It leaves room for the next request of a higher tier, where such came of late; unless its tier is owed
     its least share, it has been the next for ten seconds, or it was of such a tier itself."""
-    if wish.owed or wish.degraded_from or wish.headed >= LONG_PATIENCE:
-        return None
-    return pool.crowds(wish) or None
+    return (pool.crowds(wish) or None) if _is_to_leave_room(wish) else None
+
+
+def slots_for_others(wish: Wish, pool: PoolView) -> Slots:
+    """By the least that `leaves_room` asks for: sequence slots that are to stay free on such a worker."""
+    return pool.slots_for_others(wish) if _is_to_leave_room(wish) else 0
+
+
+def _is_to_leave_room(wish: Wish) -> bool:
+    return not wish.owed and not wish.degraded_from and wish.headed < LONG_PATIENCE
 
 
 def _late(what: str, target: Seconds | None, predicted: Seconds | None) -> Word:

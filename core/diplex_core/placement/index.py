@@ -14,13 +14,14 @@ What opens somewhere is numbered, so that whoever was tried in vain before is tr
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Protocol, TypeAlias
 
 from diplex_core.events import WorkerFacts
 from diplex_core.placement.rules import PoolView
 from diplex_core.prefixes import Leading, Prefixes
 from diplex_core.value import value
-from diplex_core.words import BlockHash, Blocks, Seconds, Tier, Tokens
+from diplex_core.words import BlockHash, Blocks, Seconds, Slots, Tier, Tokens
 
 Packages: TypeAlias = frozenset[str] | None
 """Those that a tenant is bound to; `None`: all."""
@@ -91,6 +92,8 @@ class Group:
         self.members: dict[int, Member] = {}
         self.rooms = Order()
         self._up: set[int] = set()  # those that take requests, with or without room
+        self._slots: dict[int, Slots] = {}  # free, of each of `rooms`; and the other way round:
+        self._with: dict[Slots, set[int]] = {}
         self._reads = Order()
         self._unread: set[int] = set()  # those whose place among `reads` may be another by now
         self._bits: dict[int, int] = {}  # by member; the other way round:
@@ -104,21 +107,52 @@ class Group:
         if who not in self.members:
             self.members[who] = member
             self._sizes = None
+        room = 0.0
         if member.trouble:
             self._up.discard(who)
-            self.rooms.put(who, None)
         else:
             self._up.add(who)
-            self.rooms.put(who, -member.ledger.room or None)
+            room = member.ledger.room
+        self.rooms.put(who, -room or None)
+        self._put_slots(who, member.ledger.slots.free if room else 0)
         self._unread.add(who)
         if self._bits.get(who, 0) != bit:
             self._rename(who, member)
+
+    def _put_slots(self, who: int, free: Slots) -> None:
+        """Note how many slots are free on a member of `rooms`; 0: it is none of them."""
+        before = self._slots.get(who, 0)
+        if before == free:
+            return
+        if before:
+            alike = self._with[before]
+            alike.discard(who)
+            if not alike:
+                del self._with[before]
+        if free:
+            self._slots[who] = free
+            self._with.setdefault(free, set()).add(who)
+        else:
+            del self._slots[who]
+
+    def with_slots(self, slots: Slots) -> Iterator[int]:
+        """Those of `rooms` that have so many slots free, the roomiest first where they are not few."""
+        having = [alike for free, alike in self._with.items() if free >= slots]
+        if 4 * sum(map(len, having)) < len(self.rooms.entries):
+            yield from sorted(chain.from_iterable(having))
+        else:
+            yield from [who for _, who in self.rooms.entries if self._slots[who] >= slots]
+
+    def some_with_slots(self, slots: Slots) -> bool:
+        """Whether one of `rooms` has so many slots free."""
+        return any(free >= slots for free in self._with)
 
     def forget(self, who: int) -> None:
         """It is of another kind now, or of another size."""
         self._drop_bit(who, self.members.pop(who))
         self._up.discard(who)
         self.rooms.put(who, None)
+        self._put_slots(who, 0)
         self._reads.put(who, None)
         self._unread.discard(who)
         self._sizes = None
@@ -321,15 +355,19 @@ class Index:
         self._opened[member.order] = self.opened
         self.touched(member)
 
-    def since(self, opened: int) -> list[Member]:
-        """The workers on which something opened after so many times, in the order of the fleet."""
+    def opened_after(self, opened: int, who: int) -> bool:
+        """Whether something opened on a member after so many times."""
+        return self._opened.get(who, 0) > opened
+
+    def since(self, opened: int) -> list[int]:
+        """The members on which something opened after so many times."""
         found = []
         for who, at in reversed(self._opened.items()):
             if at <= opened:
                 break
             if who in self._members:
                 found.append(who)
-        return [self._members[who] for who in sorted(found)]
+        return found
 
     def room_since(self, opened: int) -> bool:
         """Whether anybody has room of those on which something opened after so many times."""

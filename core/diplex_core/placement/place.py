@@ -102,6 +102,7 @@ class TierRules:
     tier: Tier
     passing: tuple[Rule, ...]
     own: tuple[Rule, ...]  # of these, those that the index does not answer for
+    leaves_room: bool  # one of them is `leaves_room`, of which the index answers the first part
     weighed: tuple[tuple[Scorer, float], ...]
     weights: Mapping[str, float]  # the same by name
     of_prefix: float  # weights again; 0.0: switched off
@@ -216,6 +217,7 @@ class Placement:
                 tier,
                 passing,
                 tuple(rule for rule in passing if rule[0] not in filters.INDEXED),
+                any(name == "leaves_room" for name, _ in passing),
                 tuple((self.book.scorers[name], weight) for name, weight in weights.items()),
                 weights,
                 weights.get("prefix", 0.0),

@@ -136,6 +136,9 @@ class PoolView(Protocol):
     def reserved(self) -> Reservation | None:
         """It is kept for a request that waits for room."""
 
+    def slots_for_others(self, wish: Wish) -> Slots:
+        """Sequence slots that it has to leave free for the next request of a higher tier."""
+
     def crowds(self, wish: Wish) -> str:
         """What it would leave too little of for the next request of a higher tier; empty: nothing."""
 

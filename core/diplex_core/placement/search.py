@@ -16,18 +16,18 @@ of the same tier that ask no less need not ask them again at once: only where so
 after a moment.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from heapq import nsmallest
 from math import inf
 from operator import attrgetter, itemgetter
 from typing import Final, Protocol, TypeAlias
 
-from diplex_core.placement.filters import PATIENCE, ever_fits
+from diplex_core.placement.filters import PATIENCE, ever_fits, slots_for_others
 from diplex_core.placement.index import Group, Index, Kind, Member, Vain
 from diplex_core.placement.place import Choice, Look, Placement, TierRules, Words
 from diplex_core.placement.rules import Candidate, Wish, held_from_the_start, need_on, whole
 from diplex_core.prefixes import NOTHING
-from diplex_core.words import Blocks, Seconds
+from diplex_core.words import Blocks, Seconds, Slots
 
 _A_MOMENT: Final[Seconds] = 0.09
 """A router looks at what time has changed ten times a second."""
@@ -42,13 +42,13 @@ Key: TypeAlias = tuple[float, int]
 """A total, or a bound of it, and a worker's place made negative: of equals the first of the fleet is best."""
 
 
-def search(placement: Placement, wish: Wish, index: Index, only: Sequence[Member] | None = None) -> Choice:
+def search(placement: Placement, wish: Wish, index: Index, since: int | None = None) -> Choice:
     """The best of the workers that can take the wish now; of equals the first.
 
     Args:
-        only: those on which something opened since all others objected; `None`: any.
+        since: all objected when so many times something had opened; `None`: nobody was asked.
     """
-    return _Search(placement, wish, index).run(only)
+    return _Search(placement, wish, index).run(since)
 
 
 def allowed_kinds(placement: Placement, wish: Wish, index: Index) -> Sequence[Kind]:
@@ -105,12 +105,13 @@ class _Search:
         self.able: list[tuple[int, Candidate]] = []  # each with its place, for a tier's own picker
         self.key: Key = (-inf, 0)
 
-    def run(self, only: Sequence[Member] | None) -> Choice:
+    def run(self, since: int | None) -> Choice:
         kinds = kinds_for(self.placement, self.wish, self.index)
-        if only is None:
+        if since is None:
             if self._sees_at_once(kinds):
                 return Choice(self.best, Words(self.looks))
             lanes = [_Lane(self, kind, blocks) for kind, blocks in kinds if kind.group.rooms.entries]
+            lanes = [lane for lane in lanes if lane.group.some_with_slots(lane.slots)]
             if lanes:
                 self._try_best(lanes)
             if not self.thorough and lanes:
@@ -120,8 +121,8 @@ class _Search:
                     self._try_sooner(lanes)
             if self.best is None:
                 self._hear_some([kind.group for kind, _ in kinds])
-        elif only:
-            self._try(only, [_Lane(self, kind, blocks) for kind, blocks in kinds])
+        else:
+            self._try_opened(since, [_Lane(self, kind, blocks) for kind, blocks in kinds])
         picker = self.rules.picker
         if picker is not None and self.able:
             able_ones = [candidate for _, candidate in sorted(self.able, key=_BY_PLACE)]
@@ -147,20 +148,37 @@ class _Search:
         self.begun, member = at, at.members[-highest[1]]
         if not wish.stated:
             needed = held_from_the_start(wish, member.facts)
-        if not _has_room(wish, needed, member):
+        if not _has_room(wish, needed, self.slots_on(member), member):
             return False
         self.look(member)
         return self.key >= highest
 
-    def _try(self, members: Iterable[Member], lanes: "list[_Lane]") -> None:
-        """Look at these."""
-        of = self.index.of(self.wish.tenant.packages)
-        lane_of = {lane.group: lane for lane in lanes}
-        for member in members:
-            group = of.get(member.order)
-            lane = lane_of.get(group) if group is not None else None
-            if lane is not None and not member.trouble and lane.has_room(member):
-                self.look(member)
+    def slots_on(self, member: Member) -> Slots:
+        """What must be free on a worker like this one: what the wish needs, and leaves to others."""
+        choices = self.wish.choices
+        return choices + slots_for_others(self.wish, member) if self.rules.leaves_room else choices
+
+    def _try_opened(self, since: int, lanes: "list[_Lane]") -> None:
+        """Look at those on which something opened after so many times."""
+        index = self.index
+        if index.opened - since < _MANY:  # no more than so many
+            of = index.of(self.wish.tenant.packages)
+            lane_of = {lane.group: lane for lane in lanes}
+            for who in index.since(since):
+                group = of.get(who)
+                lane = lane_of.get(group) if group is not None else None
+                if lane is not None and who in lane.group.rooms and who not in self.seen:
+                    self._look_at(who, lane)
+            return
+        for lane in lanes:
+            for who in lane.group.with_slots(lane.slots):
+                if who not in self.seen and index.opened_after(since, who):
+                    self._look_at(who, lane)
+
+    def _look_at(self, who: int, lane: "_Lane") -> None:
+        member = lane.group.members[who]
+        if lane.has_room(member):
+            self.look(member)
 
     def _try_best(self, lanes: "list[_Lane]") -> None:
         """Look at workers in the order of their bounds, until none can be better than the best seen. A tier's
@@ -205,14 +223,12 @@ class _Search:
         what = (wish.model, wish.tier.name, wish.tenant.packages)
         blocks, vain = max(lane.blocks for lane in lanes), index.vain.get(what)
         if vain is not None and _asks_no_less(wish, blocks, vain):
-            self._try(index.since(vain.opened), lanes)
+            self._try_opened(vain.opened, lanes)
             return
         for lane in lanes:
-            for figure, who in lane.group.rooms.entries:
-                if -figure < lane.floor:
-                    break
-                if who not in self.seen and lane.has_room(member := lane.group.members[who]):
-                    self.look(member)
+            for who in lane.group.with_slots(lane.slots):
+                if who not in self.seen:
+                    self._look_at(who, lane)
                     if self.best is not None:
                         return
         if self.looks:  # somebody has room, and objects
@@ -268,12 +284,13 @@ class _Lane:
     Attributes:
         holders: of these, the few with most of the prompt, each on its own.
         blocks: what the wish needs where nothing is resident.
+        slots: that must be free.
         floor: who has less of the pool free has no room for it.
     """
 
     __slots__ = (
         "_alike", "_at", "_left", "_most", "_share", "_turn", "blocks", "floor", "group", "holders", "key",
-        "search",
+        "search", "slots",
     )  # fmt: skip
 
     def __init__(self, search: _Search, kind: Kind, blocks: Blocks) -> None:
@@ -289,6 +306,7 @@ class _Lane:
         self._left = inf if search.thorough else search.placement.looks - self._turn
         self._most = kind.most
         self._share = 0.0
+        self.slots = search.slots_on(kind.largest)
         self.holders: list[_Holder] = []
         self.floor = 0.0
 
@@ -304,14 +322,14 @@ class _Lane:
         if self._alike:
             group, least = self.group, self.blocks - cached
             of_blocks = (least if least > 1 else 1) / group.most_blocks
-            of_slots = wish.choices / group.kind.capacity_slots
+            of_slots = self.slots / group.kind.capacity_slots
             self.floor = of_blocks if of_blocks < of_slots else of_slots
         return self.advance()
 
     def has_room(self, member: Member) -> bool:
         wish = self.search.wish
         return _has_room(
-            wish, self.blocks if self._alike else held_from_the_start(wish, member.facts), member
+            wish, self.blocks if self._alike else held_from_the_start(wish, member.facts), self.slots, member
         )
 
     def bound(self, room: float, share: float) -> float:
@@ -393,14 +411,15 @@ class _Holder:
         return False
 
 
-def _has_room(wish: Wish, blocks: Blocks, member: Member) -> bool:
+def _has_room(wish: Wish, blocks: Blocks, slots: Slots, member: Member) -> bool:
     """Nothing stands against it but what the tier's own filters may say.
 
     Args:
         blocks: what the wish needs there where nothing is resident.
+        slots: that must be free.
     """
     ledger = member.ledger
-    if wish.choices > ledger.slots.free:
+    if slots > ledger.slots.free:
         return False
     if blocks <= ledger.open_blocks:
         return True
