@@ -264,7 +264,8 @@ class Vain:
 
     Attributes:
         tier, prompt, blocks, choices, headed: of the request.
-        opened: how many times something had opened by then.
+        at: when all of them had objected.
+        opened: how many times something had opened when the last of them did.
     """
 
     tier: Tier
@@ -308,14 +309,14 @@ class Index:
     Attributes:
         version: counts the changes of what workers say of themselves.
         opened: counts how many times something opened anywhere.
-        vain: the last search for a queue's request that came to nothing, by what is searched for.
+        vain: the last searches for a queue's requests that came to nothing, by what was searched for.
         allowed: which groups a tier's rules allow, as far as it was asked since the last change.
     """
 
     def __init__(self, prefixes: Prefixes) -> None:
         self.version = 0
         self.opened = 0
-        self.vain: dict[object, Vain] = {}
+        self.vain: dict[object, Sequence[Vain]] = {}
         self.allowed: dict[object, tuple[Tier, Sequence[Kind]]] = {}
         self._prefixes = prefixes
         self._members: dict[int, Member] = {}

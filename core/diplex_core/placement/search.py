@@ -35,6 +35,8 @@ _FEW: Final = 3
 """So many workers of a kind are looked at for the sake of their resident prefix,"""
 _MANY: Final = 64
 """if no more than so many have it; else those that are looked at anyway will be among them."""
+_REMEMBERED: Final = 8
+"""So many searches in vain are known for a moment, of requests that ask for more or less."""
 _SOONER: Final = 8
 """So many more are looked at where the best that was seen is late, and another may not be."""
 
@@ -113,12 +115,7 @@ class _Search:
             lanes = [_Lane(self, kind, blocks) for kind, blocks in kinds if kind.group.rooms.entries]
             lanes = [lane for lane in lanes if lane.group.some_with_slots(lane.slots)]
             if lanes:
-                self._try_best(lanes)
-            if not self.thorough and lanes:
-                if self.best is None:
-                    self._try_rest(lanes)
-                else:
-                    self._try_sooner(lanes)
+                self._try_all(lanes)
             if self.best is None:
                 self._hear_some([kind.group for kind, _ in kinds])
         else:
@@ -157,6 +154,28 @@ class _Search:
         """What must be free on a worker like this one: what the wish needs, and leaves to others."""
         choices = self.wish.choices
         return choices + slots_for_others(self.wish, member) if self.rules.leaves_room else choices
+
+    def _try_all(self, lanes: "list[_Lane]") -> None:
+        """Find the best. Where all have objected a moment ago to one that asked no more, look only at those
+        on which something has opened since."""
+        wish, index = self.wish, self.index
+        what, blocks = (wish.model, wish.tier.name, wish.tenant.packages), max(lane.blocks for lane in lanes)
+        vains = [vain for vain in index.vain.get(what, ()) if wish.now - vain.at < _A_MOMENT]
+        same = [vain for vain in vains if _asks_no_less(wish, blocks, vain)]
+        at = wish.now
+        if same:
+            newest = max(same, key=_BY_OPENED)
+            at = newest.at
+            self._try_opened(newest.opened, lanes)
+        else:
+            self._try_best(lanes)
+            if self.best is not None and not self.thorough:
+                self._try_sooner(lanes)
+            elif self.best is None and not self.thorough:
+                self._try_rest(lanes)
+        if self.best is None and self.looks:  # somebody has room, and objects
+            vain = Vain(wish.tier, at, wish.prompt, blocks, wish.choices, wish.headed, index.opened)
+            index.vain[what] = [vain, *vains[: _REMEMBERED - 1]]
 
     def _try_opened(self, since: int, lanes: "list[_Lane]") -> None:
         """Look at those on which something opened after so many times."""
@@ -219,22 +238,12 @@ class _Search:
 
     def _try_rest(self, lanes: "list[_Lane]") -> None:
         """Ask everyone that has room, until one does not object."""
-        wish, index = self.wish, self.index
-        what = (wish.model, wish.tier.name, wish.tenant.packages)
-        blocks, vain = max(lane.blocks for lane in lanes), index.vain.get(what)
-        if vain is not None and _asks_no_less(wish, blocks, vain):
-            self._try_opened(vain.opened, lanes)
-            return
         for lane in lanes:
             for who in lane.group.with_slots(lane.slots):
                 if who not in self.seen:
                     self._look_at(who, lane)
                     if self.best is not None:
                         return
-        if self.looks:  # somebody has room, and objects
-            index.vain[what] = Vain(
-                wish.tier, wish.now, wish.prompt, blocks, wish.choices, wish.headed, index.opened
-            )
 
     def _hear_some(self, groups: Sequence[Group]) -> None:
         """Nobody takes it: let one of each kind say why, if it has not."""
@@ -275,6 +284,7 @@ class _Candidates(Protocol):
 
 
 _BY_KEY: Final = attrgetter("key")
+_BY_OPENED: Final = attrgetter("opened")
 _BY_PLACE: Final = itemgetter(0)
 
 
@@ -437,7 +447,6 @@ def _asks_no_less(wish: Wish, blocks: Blocks, vain: Vain) -> bool:
     """Whether everyone who objected to the other a moment ago will object to this one too."""
     return (
         wish.tier is vain.tier
-        and wish.now - vain.at < _A_MOMENT
         and wish.prompt >= vain.prompt
         and blocks >= vain.blocks
         and wish.choices >= vain.choices
