@@ -156,9 +156,12 @@ class _Search:
         return choices + slots_for_others(self.wish, member) if self.rules.leaves_room else choices
 
     def _try_all(self, lanes: "list[_Lane]") -> None:
-        """Find the best. Where all have objected a moment ago to one that asked no more, look only at those
-        on which something has opened since."""
+        """Find the best. Where all of a large fleet have objected a moment ago to one that asked no more, look
+        only at those on which something has opened since."""
         wish, index = self.wish, self.index
+        if self.thorough:
+            self._try_best(lanes)
+            return
         what, blocks = (wish.model, wish.tier.name, wish.tenant.packages), max(lane.blocks for lane in lanes)
         vains = [vain for vain in index.vain.get(what, ()) if wish.now - vain.at < _A_MOMENT]
         same = [vain for vain in vains if _asks_no_less(wish, blocks, vain)]
@@ -169,10 +172,10 @@ class _Search:
             self._try_opened(newest.opened, lanes)
         else:
             self._try_best(lanes)
-            if self.best is not None and not self.thorough:
-                self._try_sooner(lanes)
-            elif self.best is None and not self.thorough:
+            if self.best is None:
                 self._try_rest(lanes)
+            else:
+                self._try_sooner(lanes)
         if self.best is None and self.looks:  # somebody has room, and objects
             vain = Vain(wish.tier, at, wish.prompt, blocks, wish.choices, wish.headed, index.opened)
             index.vain[what] = [vain, *vains[: _REMEMBERED - 1]]
