@@ -470,8 +470,8 @@ class Admission:
         """A lease's wish as it is now."""
         likely = self.queueing.likely(wish)
         headed = self.waiting.headed(lease.lease_id, now)
-        owed = headed > 0.0 and self.queueing.shares.owes(wish.tier, now)
-        return wish.at(lease.arrived, now, self._expected(wish), likely, lease.lease_id, headed, owed)
+        owed = headed is not None and self.queueing.shares.owes(wish.tier, now)
+        return wish.at(lease.arrived, now, self._expected(wish), likely, lease.lease_id, headed or 0.0, owed)
 
     def _serve(self, lease: Lease | None, now: Seconds, tried_at: int | None = None) -> "Fate":
         """Grant or refuse one waiting lease, or say why it waits.

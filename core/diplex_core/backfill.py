@@ -81,8 +81,9 @@ class Reservation:
             or mine.spare_slots > before.spare_slots
         )
 
-    def binds(self, lease_id: int, priority: int) -> bool:
-        return lease_id != self.lease_id and (self.owed or priority <= self.priority)
+    def binds(self, lease_id: int, priority: int, owed: bool) -> bool:
+        """Whether a request has to leave it as it is: not its own, nor one that is served before it."""
+        return lease_id != self.lease_id and (owed, priority) <= (self.owed, self.priority)
 
     def leaves(self, blocks: Blocks, slots: Slots, ends: Seconds | None) -> bool:
         """Whether a request of that size does not put it off. `ends`: `None` where nobody knows."""

@@ -380,10 +380,10 @@ class WaitingRoom:
         queue, tenant, place = self._place_of[lease_id]
         return queue.standing(tenant, place), len(queue)
 
-    def headed(self, lease_id: int, now: Seconds) -> Seconds:
-        """For how long it has been the next of its queue."""
+    def headed(self, lease_id: int, now: Seconds) -> Seconds | None:
+        """For how long it has been the next of its queue; `None`: it is not."""
         waits = self._place_of.get(lease_id)
-        return now - waits[0].since if waits is not None and waits[0].reserves == lease_id else 0.0
+        return now - waits[0].since if waits is not None and waits[0].reserves == lease_id else None
 
     def place_of(self, lease_id: int) -> Place:
         return self._place_of[lease_id][2]

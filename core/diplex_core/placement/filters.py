@@ -113,7 +113,7 @@ def slot_free(wish: Wish, pool: PoolView) -> Word:
 def spares_reserved(wish: Wish, pool: PoolView) -> Word:
     """It does not put off a request that the pool is kept for."""
     kept = pool.reserved
-    if kept is None or not kept.binds(wish.lease_id, wish.tier.priority):
+    if kept is None or not kept.binds(wish.lease_id, wish.tier.priority, wish.owed):
         return None
     need = need_on(wish, pool)
     if kept.leaves(need.blocks, need.slots, pool.over(wish)):
