@@ -7,8 +7,13 @@ Both Mooncake development halves, whole and at their own pace, through the core 
 virtual clock (calibration `chapter`; no GPU made these figures), for each of several placements. `saved` is
 what no worker had to read; `of LRU` divides it by what one cache as large as the four pools together saves of
 the same prompts in the same order: leading blocks only, the least recently used goes first. `spread` is the
-most prompt tokens that a worker read over the fewest. `index off` is the most that the router's index and
-what the worker really kept ever differed, looked at every five seconds, over what the worker kept.
+most prompt tokens that a worker read over the fewest. `index off` is by how much the router's index and
+what a worker really kept differed, over what it kept: the mean and the most of looks at each worker every few
+seconds, from the second minute on.
+
+In `nobody tells` no worker says what it keeps, so that the router goes by its own history and charges every
+prompt in full. The simulated engine then reads it whole; `saved` is what lay in its cache when it came, as an
+engine that looks there by itself finds it.
 """
 
 import argparse
@@ -19,19 +24,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from diplex_cli import reader
 from diplex_cli.simulate.blocks import piece_hashes
 from diplex_core.config.values import Config
+from diplex_core.events import Granted
 from diplex_core.placement.book import OWN
 from diplex_core.placement.place import Placement
 from diplex_core.placement.rules import Picker
 from diplex_core.placement.scorers import WEIGHTS
+from diplex_core.pool import NoRoom
 from diplex_core.report.outcome import Outcome
 from diplex_core.report.percentile import percentile
 from diplex_core.sim.arrivals import Arrival
 from diplex_core.sim.facts import facts_of
 from diplex_core.sim.simulation import Simulation
+from diplex_core.sim.worker import VirtualWorker
 from diplex_core.words import BlockHash, Blocks, Rules, Seconds, Tokens
 
 HERE = Path(__file__).parent
@@ -41,12 +50,13 @@ TRACES = [
 POOLS = (1300, 2600)
 BLOCK: Tokens = 512
 MESSAGE: Seconds = 0.001
-LOOKS_EVERY: Seconds = 5.0
+LOOKS_EVERY: Seconds = 5.2
+LOOKS_FROM: Seconds = 60.0  # before, little is kept anywhere
 HEAD = (
-    "trace        | pool  | placement           |       saved | of LRU | spread | index off | running "
+    "trace        | pool  | placement           |       saved | of LRU | spread | index off, mean, most | running "
     "| TTFT p50 |  p95"
 )
-ROW = "{:12} | {:>5,} | {:19} | {:>11,} | {:>6} | {:>6.3f} | {:>9.2%} | {:>7.1f} | {:>5.0f} ms | {:>5,.0f} ms"
+ROW = "{:12} | {:>5,} | {:19} | {:>11,} | {:>6} | {:>6.3f} | {:>13.2%}, {:>6.2%} | {:>7.1f} | {:>5.0f} ms | {:>5,.0f} ms"
 
 
 class Lru:
@@ -70,11 +80,11 @@ class Lru:
 
 @dataclass(frozen=True)
 class Run:
-    """What a fleet made of a trace. `read`: by worker; `off`: of the index; `running`: in the mean."""
+    """What a fleet made of a trace. `read`: by worker; `off`: the index, at each look; `running`: in the mean."""
 
     saved: Tokens
     read: Counter[str]
-    off: float
+    off: Sequence[float]
     running: float
     ttft: Sequence[Seconds]
     failed: int
@@ -106,32 +116,51 @@ def lru_saves(load: Iterable[Arrival], blocks: Blocks) -> Tokens:
 
 
 def run(
-    load: Sequence[Arrival], config: Config, pool: Blocks, rules: Rules, placement: Placement | None = None
+    load: Sequence[Arrival], config: Config, pool: Blocks, rules: Rules, placement: Placement, tells: bool
 ) -> Run:
     # The longest of these prompts are beyond the model's context.
-    workers = [replace(facts_of(worker), capacity_blocks=pool, context=0) for worker in config.workers]
+    facts = {"capacity_blocks": pool, "context": 0, "reports_residency": tells}
+    workers = [replace(facts_of(worker), **facts) for worker in config.workers]
     simulation = Simulation(rules, workers, message=MESSAGE, placement=placement)
+    found: Counter[str] = Counter()
+    if not tells:
+        for worker in simulation.workers.values():
+            _watch(worker, found)
     outcomes: list[Outcome] = []
-    off, looked = 0.0, 0.0
+    off: list[float] = []
+    looked = LOOKS_FROM
 
     def look(now: Seconds, _: int) -> None:
-        nonlocal off, looked
+        nonlocal looked
         if now - looked >= LOOKS_EVERY:
             looked = now
-            off = max(off, *(_off(simulation, name) for name in simulation.workers))
+            off.extend(_off(simulation, name) for name in simulation.workers)
 
     simulation.run(load, outcomes.append, look)
     read: Counter[str] = Counter()
     for one in outcomes:
-        read[one.worker] += one.prompt_tokens - one.cached_tokens
+        read[one.worker] += one.prompt_tokens
+        found[one.worker] += one.cached_tokens
     return Run(
-        sum(one.cached_tokens for one in outcomes),
-        read,
+        found.total(),
+        read - found,
         off,
         sum(one.e2e or 0.0 for one in outcomes) / simulation.ended,
         sorted(one.ttft for one in outcomes if one.ttft is not None),
         sum(not one.completed for one in outcomes),
     )
+
+
+def _watch(worker: VirtualWorker, found: Counter[str]) -> None:
+    """Count the leading tokens of each prompt that a worker keeps when it comes there."""
+    start, name = worker.start, worker.facts.name
+
+    def counted(granted: Granted, ask_id: int, arrival: Arrival, *rest: Any) -> NoRoom | str | None:
+        hashes, kept = arrival.block_hashes, worker.cache.kept
+        found[name] += BLOCK * next((at for at, block in enumerate(hashes) if block not in kept), len(hashes))
+        return start(granted, ask_id, arrival, *rest)
+
+    worker.start = counted  # type: ignore[method-assign]
 
 
 def _off(simulation: Simulation, name: str) -> float:
@@ -149,18 +178,19 @@ def in_turn() -> Picker:
     return lambda wish, candidates: candidates[next(turns) % len(candidates)]
 
 
-def placements(config: Config) -> list[tuple[str, Rules, Placement]]:
-    """Each by a name, with the rules that it goes by."""
+def placements(config: Config) -> list[tuple[str, Rules, Placement, bool]]:
+    """Each by a name, with the rules that it goes by, and whether workers tell what they keep."""
     bulk = config.rules
     standard = replace(bulk, default_tier="standard")
     turns = replace(bulk, tiers={"bulk": replace(bulk.tiers["bulk"], picker="in_turn")})
     book = OWN.with_rules({}, {}, {"in_turn": in_turn()})
     return [
-        ("default", bulk, Placement()),
-        ("default, standard", standard, Placement()),
-        ("without balance", bulk, Placement(weights={**WEIGHTS, "balance": 0.0})),
-        ("round robin", turns, Placement(book=book)),
-        ("prefix alone", bulk, Placement(weights={"prefix": 1.0})),
+        ("default", bulk, Placement(), True),
+        ("default, standard", standard, Placement(), True),
+        ("nobody tells", bulk, Placement(), False),
+        ("without balance", bulk, Placement(weights={**WEIGHTS, "balance": 0.0}), True),
+        ("round robin", turns, Placement(book=book), True),
+        ("prefix alone", bulk, Placement(weights={"prefix": 1.0}), True),
     ]
 
 
@@ -180,12 +210,12 @@ def main() -> None:
         name = trace.name.removeprefix("mooncake_").partition("_")[0]
         for pool in args.pools:
             lru = lru_saves(load, pool * len(config.workers))
-            for what, rules, placement in placements(config):
-                one = run(load, config, pool, rules, placement)
+            for what, rules, placement, tells in placements(config):
+                one = run(load, config, pool, rules, placement, tells)
                 p50, p95 = (1000 * (percentile(one.ttft, q) or 0.0) for q in (50, 95))
                 print(
                     ROW.format(
-                        name, pool, what, one.saved, f"{one.saved / lru:.1%}", one.spread, one.off,
+                        name, pool, what, one.saved, f"{one.saved / lru:.1%}", one.spread, sum(one.off) / len(one.off), max(one.off),
                         one.running, p50, p95,
                     ),
                     f" {one.failed} FAILED" if one.failed else "",

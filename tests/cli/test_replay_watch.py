@@ -1,5 +1,6 @@
 """What the fleet's own words become in the report."""
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -156,3 +157,9 @@ def test_a_sample_counts_what_waits_and_what_runs():
     (sample,) = watched(fleet(worker()), seen).samples
     assert isinstance(sample, Sample)
     assert (sample.waiting, sample.running) == (8, 7)
+
+
+def test_what_a_worker_had_to_read_is_its_requests_prompts_without_what_was_resident():
+    watch = watched(fleet(worker()), fleet(worker()))
+    outcomes = [replace(served("pkg0"), prompt_tokens=900, cached_tokens=cached) for cached in (0, 512)]
+    assert watch.workers(outcomes, 0.0, 1.0)["pkg0"].prefill_tokens == 900 + 388

@@ -107,9 +107,11 @@ class Watch:
     ) -> Mapping[str, WorkerFigures]:
         """Those that serve the model, with what this load's requests made of them."""
         served: dict[str, Counter[str]] = {}
+        read: Counter[str] = Counter()
         for one in outcomes:
             if one.worker:
                 served.setdefault(one.worker, Counter())[one.served_tier] += 1
+                read[one.worker] += one.prompt_tokens - one.cached_tokens
         return {
             one.info.name: WorkerFigures(
                 pattern=one.info.pattern,
@@ -118,6 +120,7 @@ class Watch:
                 calibration=one.info.calibration or None,
                 pool=self._pool(one, began, ended),
                 requests_by_tier=dict(sorted(served.get(one.info.name, Counter()).items())),
+                prefill_tokens=read[one.info.name],
             )
             for one in self._after.workers
             if one.info.name in served or one in self._serving()

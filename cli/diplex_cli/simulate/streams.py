@@ -1,6 +1,5 @@
 """What comes to a simulated fleet: a trace, as it is or many times round, or requests that are drawn."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -100,11 +99,11 @@ class Recorded:
 
     def _rounds(self, block_tokens: Tokens, stretch: float) -> Iterator[Request]:
         trace, number = self.trace, 0
-        shared = self._shared() if block_tokens and trace.block_tokens else {}
+        hashed = bool(block_tokens and trace.block_tokens)
         while True:
             begins = number * self._round
             for row in trace.rows:
-                pieces = row.hash_ids[: shared.get(row.number, 0)]
+                pieces = row.hash_ids if hashed else ()
                 yield Request(
                     (begins + row.arrival) * stretch,
                     row.input_tokens,
@@ -114,17 +113,6 @@ class Recorded:
                     else (),
                 )
             number += 1
-
-    def _shared(self) -> dict[int, int]:
-        """By row: how many of its leading pieces another row has, too. The others are nobody else's business,
-        and would only fill memory."""
-        seen = Counter(piece for row in self.trace.rows for piece in row.hash_ids)
-        found = {}
-        for row in self.trace.rows:
-            alone = next((at for at, piece in enumerate(row.hash_ids) if seen[piece] < 2), len(row.hash_ids))
-            if alone:
-                found[row.number] = alone
-        return found
 
 
 def stream_of(text: str, *, limit: int | None, rounds: int | None, requests: int | None, seed: int) -> Stream:

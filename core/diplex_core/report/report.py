@@ -29,7 +29,8 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class WorkerFigures:
-    """One worker, and this run's requests that it served. `calibration` is `None` on a real engine."""
+    """One worker, and this run's requests that it served. `calibration` is `None` on a real engine.
+    `prefill_tokens`: of their prompts, those that were not resident and had to be read."""
 
     pattern: str
     engine: str
@@ -37,6 +38,7 @@ class WorkerFigures:
     calibration: str | None
     pool: Pool
     requests_by_tier: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    prefill_tokens: Tokens = 0
 
     @property
     def requests(self) -> int:
@@ -295,6 +297,7 @@ def _worker_json(worker: WorkerFigures) -> dict[str, Any]:
         "calibration": worker.calibration,
         "requests": worker.requests,
         "requests_by_tier": dict(worker.requests_by_tier),
+        "prefill_tokens": worker.prefill_tokens,
         "kv_blocks": {
             "capacity": worker.pool.capacity,
             "mean": _rounded(worker.pool.mean),

@@ -11,7 +11,7 @@ What does not change is not said: workers report when something happened, and th
 the router's own tick.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from heapq import heappop, heappush
@@ -102,6 +102,7 @@ class Simulation:
         self._tickets: dict[int, Ticket] = {}
         self._last_ask = 0
         self._requests: dict[str, dict[str, int]] = {}  # that ended, by worker and tier
+        self._read: Counter[str] = Counter()  # of their prompts, tokens that were not resident
         self._told = 0
         self._heap: list[tuple[Seconds, int, Callable[[], None]]] = []
         self._soon: deque[Callable[[], None]] = deque()  # due at once, in the order in which it was said
@@ -169,6 +170,7 @@ class Simulation:
                     end=worker.timeline.value,
                 ),
                 requests_by_tier=dict(sorted(self._requests.get(name, {}).items())),
+                prefill_tokens=self._read[name],
             )
             for name, worker in self.workers.items()
         }
@@ -328,6 +330,7 @@ class Simulation:
         rules = self.admission.rules
         outcome = ticket.outcome(ending, at, rules.default_model, rules.default_tier, problem, detail)
         if outcome.worker:
+            self._read[outcome.worker] += outcome.prompt_tokens - outcome.cached_tokens
             served = self._requests.setdefault(outcome.worker, {})
             served[outcome.served_tier] = served.get(outcome.served_tier, 0) + 1
         self.ended = max(self.ended, at)

@@ -42,6 +42,7 @@ CONTRACT: dict[str, Any] = {
             **dict.fromkeys(("pattern", "engine", "calibration"), str),
             "requests": int,
             "requests_by_tier": {"*": int},
+            "prefill_tokens": int,
             "kv_blocks": {"capacity": int, "mean": float, "peak": int, "end": int},
         }
     },

@@ -53,7 +53,9 @@ def run(simulation: Simulation, load: list[Arrival]) -> tuple[int, list[int]]:
     read: Counter[str] = Counter()
     for one in outcomes:
         read[one.worker] += one.prompt_tokens - one.cached_tokens
-    return sum(one.cached_tokens for one in outcomes), sorted(read[name] for name in simulation.workers)
+    workers, _ = simulation.figures()
+    assert {name: worker.prefill_tokens for name, worker in workers.items()} == read
+    return sum(one.cached_tokens for one in outcomes), sorted(read.values())
 
 
 def lru_saves(load: list[Arrival], blocks: int) -> int:
