@@ -103,6 +103,7 @@ bench: setup ## measurements behind the docs' figures
 	@$(PY) benchmarks/overload/run.py
 	@$(PY) benchmarks/model/rows.py
 	@$(PY) benchmarks/prefill_budget/run.py
+	@$(PY) benchmarks/prefix/run.py
 	@$(PY) benchmarks/tokens/cost.py
 	@$(PY) benchmarks/tracing/cost.py
 

@@ -53,10 +53,13 @@ MESSAGE: Seconds = 0.001
 LOOKS_EVERY: Seconds = 5.2
 LOOKS_FROM: Seconds = 60.0  # before, little is kept anywhere
 HEAD = (
-    "trace        | pool  | placement           |       saved | of LRU | spread | index off, mean, most | running "
-    "| TTFT p50 |  p95"
+    "trace        | pool  | placement           |       saved | of LRU | spread "
+    "| index off, mean, most | running | TTFT p50 |  p95"
 )
-ROW = "{:12} | {:>5,} | {:19} | {:>11,} | {:>6} | {:>6.3f} | {:>13.2%}, {:>6.2%} | {:>7.1f} | {:>5.0f} ms | {:>5,.0f} ms"
+ROW = (
+    "{:12} | {:>5,} | {:19} | {:>11,} | {:>6.1%} | {:>6.3f} "
+    "| {:>13.2%}, {:>6.2%} | {:>7.1f} | {:>5.0f} ms | {:>5,.0f} ms"
+)
 
 
 class Lru:
@@ -80,7 +83,7 @@ class Lru:
 
 @dataclass(frozen=True)
 class Run:
-    """What a fleet made of a trace. `read`: by worker; `off`: the index, at each look; `running`: in the mean."""
+    """What a fleet made of a trace. `read`: by worker; `off`: index, look by look; `running`: in the mean."""
 
     saved: Tokens
     read: Counter[str]
@@ -213,15 +216,10 @@ def main() -> None:
             for what, rules, placement, tells in placements(config):
                 one = run(load, config, pool, rules, placement, tells)
                 p50, p95 = (1000 * (percentile(one.ttft, q) or 0.0) for q in (50, 95))
-                print(
-                    ROW.format(
-                        name, pool, what, one.saved, f"{one.saved / lru:.1%}", one.spread, sum(one.off) / len(one.off), max(one.off),
-                        one.running, p50, p95,
-                    ),
-                    f" {one.failed} FAILED" if one.failed else "",
-                    sep="",
-                    flush=True,
-                )  # fmt: skip
+                index_off = sum(one.off) / len(one.off), max(one.off)
+                saved = one.saved, one.saved / lru
+                row = ROW.format(name, pool, what, *saved, one.spread, *index_off, one.running, p50, p95)
+                print(f"{row} {one.failed} FAILED" if one.failed else row, flush=True)
             print(f"{name:12} | {pool:>5,} | {'one LRU, 4 pools':19} | {lru:>11,} | 100.0% |")
 
 
