@@ -156,8 +156,8 @@ class _Search:
         return choices + slots_for_others(self.wish, member) if self.rules.leaves_room else choices
 
     def _try_all(self, lanes: "list[_Lane]") -> None:
-        """Find the best. Where all of a large fleet have objected a moment ago to one that asked no more, look
-        only at those on which something has opened since."""
+        """Find the best. Where all of a large fleet have objected a moment ago to one that asked no more,
+        look only at those on which something has opened since."""
         wish, index = self.wish, self.index
         if self.thorough:
             self._try_best(lanes)
