@@ -91,9 +91,9 @@ class Worker:
             self.shelf.clear()
         self.ledger = PoolLedger(facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks, self.shelf)
         if not facts.reports_residency:
-            self.guess()
+            self._guess()
 
-    def guess(self) -> None:
+    def _guess(self) -> None:
         """Nobody can tell from now on what is resident: go by what is sent there, and charge nothing less."""
         if self.shelf is not None:
             self.shelf.clear()
@@ -369,7 +369,7 @@ class Worker:
         if report.residency_problem or not self.facts.reports_residency:
             begins = self.history is None
             if begins:  # until a full report says what there is
-                self.guess()
+                self._guess()
         elif report.full:
             if self.history is not None and self.shelf is not None:
                 self.history = None
