@@ -360,8 +360,9 @@ class Admission:
     def _serve_queue(self, queue: Queue, owed: bool, anew: bool, now: Seconds) -> None:
         """Place heads until one finds no room; a worker is kept for that one, and those behind may pass."""
         while (head := queue.head(now)) is not None:
+            # It may have been tried before when it was not the head.
+            anew_or_first = anew or queue.reserves != head.lease_id or head.lease_id not in queue.tried
             self._keep_for(queue, head, now)
-            anew_or_first = anew or head.lease_id not in queue.tried
             if self._try(queue, head, anew, now) in _ANOTHER_IS_HEAD:
                 continue
             if anew_or_first or self._reservations.of(head.lease_id) is not None:
@@ -390,6 +391,9 @@ class Admission:
         if queue is None or head is None:
             return False
         if head is not mine:
+            if queue.reserves != head.lease_id:  # it is the head only since
+                self._keep_for(queue, head, now)
+                self._reserve(head, False, now)
             smaller = mine.tokens < head.tokens and mine.tokens <= self._most_room(head)
             return smaller and self._serve(lease, now) is Fate.DONE
         if len(queue) > 1 and self._serve(lease, now) is Fate.DONE:

@@ -10,6 +10,7 @@ from diplex_core.events import (
     Again,
     Ask,
     Asked,
+    AskKey,
     EndedClaim,
     Granted,
     HeldClaim,
@@ -17,6 +18,7 @@ from diplex_core.events import (
     RulesChanged,
     Ticked,
     WantedClaim,
+    Withdrawn,
 )
 from diplex_core.words import (
     Claim,
@@ -145,3 +147,16 @@ def test_one_that_moves_to_a_lower_tier_takes_no_worker_along_that_was_kept_for_
     desk.tell(Ticked())
     first, *_ = desk.end(running)
     assert isinstance(first, Granted) and first.key.ask_id == 2
+
+
+def test_one_that_was_tried_in_vain_behind_another_is_kept_a_worker_as_soon_as_it_is_the_head(
+    new_desk: Any, facts: Any
+) -> None:
+    desk = new_desk(facts("a", blocks=10))
+    desk.start(desk.grant(160, 32))
+    for prompt in (224, 64):
+        assert is_queued(desk.ask(prompt, 32))
+    desk.tell(Ticked())
+    desk.grant(32, 32, tier="interactive")
+    desk.tell(Withdrawn(AskKey(1, 2)))
+    assert is_queued(desk.ask(32, 32)), "it would put off the one before it"
