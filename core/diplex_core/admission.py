@@ -435,8 +435,9 @@ class Admission:
 
     def _lift(self, lease_id: int) -> None:
         """A request needs its reservation no longer."""
-        self._reservations.lift(lease_id)
-        self._open_loosened()
+        if len(self._reservations):
+            self._reservations.lift(lease_id)
+            self._open_loosened()
 
     def _open_loosened(self) -> None:
         for worker in self._reservations.loosened():
@@ -628,13 +629,14 @@ class Admission:
             lease.predicted_ttft = ttft
         self._due.expect(lease.lease_id, now + NEVER_STARTED_AFTER)
         lease.turn(Turn.GRANT)
-        self._lift(lease.lease_id)
         self.queueing.granted(lease.claim, wish, need, now)
         self._demand.granted(wish, worker.facts.pattern, ttft)
-        self._reservations.look_again(worker, now)
+        if len(self._reservations):
+            self._reservations.lift(lease.lease_id)
+            self._reservations.look_again(worker, now)
+            self._open_loosened()
         if need.hits:  # pinned by now, they cost others nothing that hit them too
             self._opens(worker)
-        self._open_loosened()
         worker.requests += 1
         worker.requests_by_tier[wish.tier.name] += 1
         self.outcomes["granted", ""] += 1

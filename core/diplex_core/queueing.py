@@ -54,19 +54,18 @@ class Queueing:
         self.quotas = Quotas()
         self.appointments = Appointments()
         self._lengths = lengths
-        self._seen: tuple[Wish | None, Work] = None, Work(0, 0)
         self._drains: dict[QueueKey, Drain] = {}
         self._back: dict[int, Appointment] = {}  # by lease, of those that came back at their time
 
     def work_of(self, wish: Wish) -> Work:
-        """By the answers that such requests mostly get; by the most that it asks for, while nobody knows."""
-        seen, work = self._seen
-        if seen is not wish:  # several ask of one at one moment
+        """By the answers that such requests mostly get; by the most that it asks for, while nobody knows.
+        What is said of a wish when it comes is said to its end, so that its charges and bookings agree."""
+        known: Work | None = wish.__dict__.get("work")
+        if known is None:
             output = self._output(wish, _HALF)
             output = wish.max_tokens if output is None else output
-            work = Work(output, wish.prompt + wish.choices * output)
-            self._seen = wish, work
-        return work
+            known = wish.__dict__["work"] = Work(output, wish.prompt + wish.choices * output)
+        return known
 
     def likely(self, wish: Wish) -> Tokens | None:
         """Output that few such answers exceed; `None`: nobody knows."""
