@@ -907,7 +907,8 @@ class Admission:
         if first:
             worker.read(claim, now)
             self._index.read(worker)
-        if lease is not None and (first or lease.state is not State.RUNNING) and lease.claim == claim:
+        mine = lease is not None and lease.attempt == claim.attempt
+        if lease is not None and mine and (first or lease.state is not State.RUNNING):
             if first and lease.first_token is None:
                 lease.first_token = now
             lease.turn(Turn.HELD)
@@ -948,7 +949,7 @@ class Admission:
         worker.refused += refused
         self.refused_by_worker += refused
         lease = self.leases.get(ended.claim.lease_id)
-        if lease is None or lease.claim != ended.claim:
+        if lease is None or lease.attempt != ended.claim.attempt:
             return
         if lease.ask is not None:
             ending = Ending(now, reason=ended.reason, output_tokens=ended.output_tokens)
