@@ -45,12 +45,13 @@ def _counted(ask: Ask, model: str, tier: Tier, tenant: Tenant) -> Wish | Refusal
         return Refusal(Why.REQUEST_INVALID, message)
     produced = ask.again.produced_tokens if ask.again else 0
     cap = min(ask.max_tokens or tier.max_output_tokens, tier.max_output_tokens)
+    # Where nothing was produced these are the ask's own numbers: a million of them need no second copy.
     return Wish(
         model,
         tier,
         tenant,
-        prompt=ask.prompt_tokens + produced,
-        max_tokens=max(1, cap - produced),
+        prompt=ask.prompt_tokens + produced if produced else ask.prompt_tokens,
+        max_tokens=cap if cap > 0 and not produced else max(1, cap - produced),
         stated=ask.max_tokens > 0,
         choices=ask.choices,
         produced=produced,

@@ -1,14 +1,14 @@
 """What filters, scorers and pickers are, what they look at, and the registers of diplex's own by name."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple, Protocol, TypeAlias
 
 from diplex_core.backfill import Reservation
 from diplex_core.events import WorkerFacts
 from diplex_core.ledger import PoolLedger
-from diplex_core.once import once
 from diplex_core.value import value
 from diplex_core.waiting import QueueKey
 from diplex_core.words import (
@@ -30,9 +30,14 @@ Score: TypeAlias = float
 """A scorer's word: 0.0 to 1.0, 1.0 best."""
 
 
-@dataclass(eq=False)
+@dataclass(slots=True, eq=False)
 class Wish:
-    """What a request wants of a pool. It never changes; what is worked out of it is kept in it."""
+    """What a request wants of a pool. It never changes.
+
+    Attributes:
+        promise: what its tier promises for its model.
+        ttft_target: of that, the time to the first token of its prompt; `None`: nothing is promised.
+    """
 
     model: str
     tier: Tier
@@ -56,7 +61,15 @@ class Wish:
     now: Seconds = 0.0  # when it is looked at
     request_id: str = ""
 
-    @once
+    promise: Promise = field(init=False)
+    ttft_target: Seconds | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.promise = self.tier.promise_for(self.model)
+        target = self.promise.ttft_p95
+        self.ttft_target = None if target is None else target.at(self.prompt - self.produced)
+
+    @property
     def lot(self) -> int:
         """64 bits drawn by the request's id: a picker's randomness, the same whenever it is looked at."""
         return int.from_bytes(blake2b(self.request_id.encode(), digest_size=8).digest())
@@ -65,20 +78,10 @@ class Wish:
     def waited(self) -> Seconds:
         return self.now - self.arrived
 
-    @once
-    def promise(self) -> Promise:
-        """What its tier promises for its model."""
-        return self.tier.promise_for(self.model)
-
-    @once
+    @property
     def queue(self) -> QueueKey:
         """Where it waits."""
-        return QueueKey(self.model, self.tier.name, self.tenant.packages)
-
-    @once
-    def ttft_target(self) -> Seconds | None:
-        target = self.promise.ttft_p95
-        return None if target is None else target.at(self.prompt - self.produced)
+        return _queue_of(self.model, self.tier.name, self.tenant.packages)
 
     def hashes_of(self, block_tokens: Tokens) -> Sequence[BlockHash]:
         """Its blocks as a pool with blocks of this size knows them: none where they have another size."""
@@ -99,7 +102,7 @@ class Wish:
         headed: Seconds = 0.0,
         owed: bool = False,
     ) -> "Wish":
-        """The same wish of a request that came then, looked at now. What was worked out of it stays known.
+        """The same wish of a request that came then, looked at now.
 
         Args:
             expected: output that such requests mostly come to; `None`: nobody knows, or it is not to grow.
@@ -108,17 +111,36 @@ class Wish:
             owed: its tier has had less than its least share.
         """
         seen = object.__new__(Wish)
-        seen.__dict__.update(
-            self.__dict__,
-            arrived=arrived,
-            now=now,
-            expected=expected,
-            likely=likely,
-            lease_id=lease_id,
-            headed=headed,
-            owed=owed,
-        )
+        seen.model = self.model
+        seen.tier = self.tier
+        seen.tenant = self.tenant
+        seen.prompt = self.prompt
+        seen.max_tokens = self.max_tokens
+        seen.stated = self.stated
+        seen.choices = self.choices
+        seen.produced = self.produced
+        seen.block_hashes = self.block_hashes
+        seen.hash_block_tokens = self.hash_block_tokens
+        seen.least_blocks = self.least_blocks
+        seen.avoid = self.avoid
+        seen.degraded_from = self.degraded_from
+        seen.expected = expected
+        seen.likely = likely
+        seen.headed = headed
+        seen.owed = owed
+        seen.lease_id = lease_id
+        seen.arrived = arrived
+        seen.now = now
+        seen.request_id = self.request_id
+        seen.promise = self.promise
+        seen.ttft_target = self.ttft_target
         return seen
+
+
+@lru_cache(maxsize=1024)
+def _queue_of(model: str, tier: str, packages: frozenset[str] | None) -> QueueKey:
+    """One for all who wait there."""
+    return QueueKey(model, tier, packages)
 
 
 class PoolView(Protocol):
