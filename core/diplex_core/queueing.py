@@ -6,13 +6,13 @@ Here meet the parts that know nothing of each other: the lines (`waiting`), what
 
 from collections.abc import Callable, Iterable, Mapping
 from math import ceil, inf
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from diplex_core.appointments import Appointment, Appointments, Fingerprint
 from diplex_core.events import Refusal, Why
 from diplex_core.lease import Lease
 from diplex_core.lengths import Lengths
-from diplex_core.placement.rules import Need, PoolView, Wish
+from diplex_core.placement.rules import Need, PoolView, Wish, Work
 from diplex_core.prospects import Drain
 from diplex_core.quotas import Quotas
 from diplex_core.shares import Shares
@@ -33,18 +33,6 @@ Predicted: TypeAlias = Callable[[Wish], float | None]
 """Tokens a second that are served of such requests, going by predictions; `None`: nobody knows."""
 
 
-class Work(NamedTuple):
-    """What a request will use, as far as it can be told.
-
-    Attributes:
-        output: tokens of each answer.
-        tokens: of its prompt and all answers.
-    """
-
-    output: Tokens
-    tokens: Tokens
-
-
 class Queueing:
     """One router's queues, and what belongs to them."""
 
@@ -60,11 +48,11 @@ class Queueing:
     def work_of(self, wish: Wish) -> Work:
         """By the answers that such requests mostly get; by the most that it asks for, while nobody knows.
         What is said of a wish when it comes is said to its end, so that its charges and bookings agree."""
-        known: Work | None = wish.__dict__.get("work")
+        known = wish.work
         if known is None:
             output = self._output(wish, _HALF)
             output = wish.max_tokens if output is None else output
-            known = wish.__dict__["work"] = Work(output, wish.prompt + wish.choices * output)
+            known = wish.work = Work(output, wish.prompt + wish.choices * output)
         return known
 
     def likely(self, wish: Wish) -> Tokens | None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from diplex_core.admission import BETWEEN_AT_MOST
 from diplex_core.events import (
     Again,
     Ask,
@@ -19,6 +18,7 @@ from diplex_core.events import (
     Ticked,
     WantedClaim,
 )
+from diplex_core.listening import BETWEEN_AT_MOST
 from diplex_core.words import Claim, EndReason, Pattern, Promise, Reserve, Rules, Target, Tier
 
 MODEL = "qwen2.5-72b-instruct"

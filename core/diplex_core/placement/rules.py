@@ -30,11 +30,24 @@ Score: TypeAlias = float
 """A scorer's word: 0.0 to 1.0, 1.0 best."""
 
 
-@dataclass(slots=True, eq=False)
-class Wish:
-    """What a request wants of a pool. It never changes.
+class Work(NamedTuple):
+    """What a request will use, as far as it can be told.
 
     Attributes:
+        output: tokens of each answer.
+        tokens: of its prompt and all answers.
+    """
+
+    output: Tokens
+    tokens: Tokens
+
+
+@dataclass(slots=True, eq=False)
+class Wish:
+    """What a request wants of a pool. It never changes, but that its work is told once.
+
+    Attributes:
+        work: what it will use, once somebody has worked that out.
         promise: what its tier promises for its model.
         ttft_target: of that, the time to the first token of its prompt; `None`: nothing is promised.
     """
@@ -61,6 +74,7 @@ class Wish:
     now: Seconds = 0.0  # when it is looked at
     request_id: str = ""
 
+    work: Work | None = field(init=False, default=None)
     promise: Promise = field(init=False)
     ttft_target: Seconds | None = field(init=False)
 
@@ -132,6 +146,7 @@ class Wish:
         seen.arrived = arrived
         seen.now = now
         seen.request_id = self.request_id
+        seen.work = self.work
         seen.promise = self.promise
         seen.ttft_target = self.ttft_target
         return seen
