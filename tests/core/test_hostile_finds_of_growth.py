@@ -118,3 +118,12 @@ def test_one_that_was_stopped_is_on_its_way_back_though_the_account_had_no_room_
     assert desk.tell(Ticked()) == []
     (raised,) = desk.report("a", ended=(EndedClaim(stray.claim, EndReason.PREEMPTED),))
     assert (raised.claim, raised.blocks) == (granted.claim, 8)
+
+
+def test_a_newcomer_needs_room_beside_what_others_wait_to_grow_by(desk: Any) -> None:
+    older = runs(desk, 128)
+    desk.now = 1.0
+    younger = runs(desk, 128)
+    desk.report("a", wants=(WantedClaim(older.claim, 9),))
+    *stops, _ = desk.ask(32, 32, tier="talk")
+    assert [stop.claim for stop in stops] == [younger.claim, older.claim]

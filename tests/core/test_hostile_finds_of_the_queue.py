@@ -160,3 +160,12 @@ def test_one_that_was_tried_in_vain_behind_another_is_kept_a_worker_as_soon_as_i
     desk.grant(32, 32, tier="interactive")
     desk.tell(Withdrawn(AskKey(1, 2)))
     assert is_queued(desk.ask(32, 32)), "it would put off the one before it"
+
+
+def test_who_passes_beside_a_reservation_uses_up_what_was_spare_there(new_desk: Any, facts: Any) -> None:
+    known = {"gpu": "b200", "profile": "qwen2.5-72b", "weights": "mxfp4-mixed", "kv_cache": "mxfp8"}
+    desk = new_desk(replace(facts("a", blocks=20, slots=9), calibration="chapter", **known))
+    desk.start(desk.grant(368, 16))
+    assert is_queued(desk.ask(416, 32))
+    assert desk.grant(32, 128).blocks == 5  # of the six that are spare
+    assert is_queued(desk.ask(24, 40))

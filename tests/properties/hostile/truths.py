@@ -76,6 +76,7 @@ def at_the_end(workers: list[Worker], routers: list[Router]) -> None:
         quotas, counters = admission.queueing.quotas, admission.waiting.counters
         assert not quotas._claims and not quotas._taken and not any(quotas._blocks.values())
         assert not counters._charges and not counters._waiting
+        assert not admission.queueing._back, "who came back is over, and not forgotten"
         for worker in admission.workers.values():
             assert len(worker.ledger) == 0, f"{worker.name} is charged {worker.ledger.claims()}"
             for axis in worker.ledger.axes:
