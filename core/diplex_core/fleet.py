@@ -27,7 +27,7 @@ GIVEN_UP_AFTER: Seconds = 3.0
 _DRIFT_BORNE: Final = 0.05
 """A share of the pool by which two accounts may differ: reports are on their way, and claims with them."""
 
-_SPARE = 0.85
+_SPARE = 0.8
 """Of a promised time per token so much may be used up by a lower tier: predictions are off by some percent,
 and prompts that come a moment later slow everybody once more."""
 _SMALL = 8

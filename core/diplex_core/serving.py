@@ -34,7 +34,6 @@ START_WITHIN: Seconds = 5.0
 NEVER_STARTED_AFTER: Seconds = START_WITHIN + 1.0
 BEHIND: Final = 16
 """So many of those behind a queue's head are looked at, to see whether they may pass it."""
-_IN_VAIN: Final = 2
 _FEW: Final = 16
 """Of a large fleet so many workers of each kind are looked at for one to be kept for a request."""
 
@@ -105,16 +104,20 @@ class Serving(Books):
 
     def _backfill(self, queue: Queue, head: Place, anew: bool, now: Seconds) -> None:
         """Let those behind a head pass that find room and put nobody off. Where one finds none, one that asks
-        for no less fares no better; after some in vain the others wait for something to happen."""
-        least, vain = head.tokens, 0
+        for no less fares no better: so the least of them is tried next, and if that fails nobody passes."""
+        least = head.tokens
         smaller = [place for place in queue.first(BEHIND + 1, now)[1:] if place.tokens < least]
         if smaller:
             least = min(least, self._most_room(head) + 1)
         for place in smaller:
-            if place.tokens < least and self._try(queue, place, anew, now) is not Fate.DONE:
-                least, vain = place.tokens, vain + 1
-                if vain == _IN_VAIN:
-                    return
+            if place.tokens >= least or place.lease_id not in self.waiting:
+                continue
+            if self._try(queue, place, anew, now) is Fate.DONE:
+                continue
+            least = place.tokens
+            rest = [other for other in smaller if other.tokens < least and other.lease_id in self.waiting]
+            if not rest or self._try(queue, min(rest, key=_size), anew, now) is not Fate.DONE:
+                return
 
     def _passes(self, lease: Lease, key: QueueKey, now: Seconds) -> bool:
         """Whether one that has just come to wait is served at once: as the head, or before that if smaller.
@@ -407,3 +410,7 @@ def _quota_too_small(wish: Wish, least: Blocks, most: Blocks) -> Refusal:
         "Mend: fewer tokens of prompt or output",
         numbers={"needed_blocks": str(least), "max_concurrent_blocks": str(most)},
     )
+
+
+def _size(place: Place) -> Tokens:
+    return place.tokens
