@@ -211,6 +211,18 @@ def test_a_full_queue_refuses_with_a_retry_after_computed_from_the_drain_and_kee
     assert isinstance(back, Queued)
 
 
+def test_a_queue_is_bounded_in_blocks_too(new_desk: NewDesk, facts: Any) -> None:
+    tier = Tier("bulk", (Pattern.A,), max_queue_blocks=10)
+    desk = new_desk(facts("a", slots=1), rules=Rules(frozenset({MODEL}), MODEL, {"bulk": tier}, "bulk"))
+    desk.grant()
+    assert isinstance(desk.ask(128, 64)[0], Queued)  # 6 blocks
+    (refused,) = desk.ask(128, 64)
+    assert refused.refusal.why is Why.QUEUE_FULL
+    assert "need 6 KV blocks wait" in refused.refusal.message
+    assert refused.refusal.retry_after >= 1.0
+    assert isinstance(desk.ask(64, 64)[0], Queued)
+
+
 def test_a_wait_ends_at_the_tiers_bound(new_desk: NewDesk, facts: Any) -> None:
     desk = new_desk(facts("c", Pattern.C, slots=1))
     desk.start(desk.grant(tier="interactive"))
