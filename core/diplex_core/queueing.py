@@ -229,7 +229,8 @@ class Queueing:
         key, work = wish.queue, self.work_of(wish)
         drain = self._drain_of(key)
         drain.contended(now)
-        rate = drain.rate(now) or predicted(wish) or drain.rate(now, contended=False)
+        seen = wish if wish.now == now else wish.at(now, now)
+        rate = drain.rate(now) or predicted(seen) or drain.rate(now, contended=False)
         rate = (rate or work.tokens * _UNKNOWN_RATE) * drain.pace
         queue = self.waiting.queue(key)
         # Two more are served before it comes: one for its place, and one for luck.

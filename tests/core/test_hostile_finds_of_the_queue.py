@@ -169,3 +169,16 @@ def test_who_passes_beside_a_reservation_uses_up_what_was_spare_there(new_desk: 
     assert is_queued(desk.ask(416, 32))
     assert desk.grant(32, 128).blocks == 5  # of the six that are spare
     assert is_queued(desk.ask(24, 40))
+
+
+def test_a_queue_that_is_full_days_after_the_start_refuses_with_a_time(new_desk: Any, facts: Any) -> None:
+    known = {"gpu": "b200", "profile": "qwen2.5-72b", "weights": "mxfp4-mixed", "kv_cache": "mxfp8"}
+    few = Tier("bulk", (Pattern.A,), max_output_tokens=1024, max_queue_requests=1)
+    rules = Rules(frozenset({MODEL}), MODEL, {"bulk": few}, "bulk")
+    desk = new_desk(replace(facts("a", blocks=10), calibration="chapter", **known), rules=rules)
+    desk.now = 1e6
+    desk.start(desk.grant(224, 32))
+    assert is_queued(desk.ask(224, 32))
+    (refused,) = desk.ask(224, 32)
+    assert refused.refusal.why == "QUEUE_FULL"
+    assert 1.0 <= refused.refusal.retry_after < 10.0
