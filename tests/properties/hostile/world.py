@@ -502,7 +502,7 @@ class World:
             [worker.name for worker in self.workers],
             epoch=self._epochs,
             now=lambda: self.now,
-            zero=dice.choice((0.0, 1000.0)),
+            zero=dice.choice((0.0, 1000.0, 1e7)),
             seen=self.seen,
             stopped_wrongly=self._stopped_wrongly,
             placement=dice.choice(PLACEMENTS)(),
