@@ -169,7 +169,7 @@ class _Search:
         if same:
             newest = max(same, key=_BY_OPENED)
             at = newest.at
-            self._try_opened(newest.opened, lanes)
+            self._try_opened(newest.opened, lanes, enough=1)
         else:
             self._try_best(lanes)
             if self.best is None:
@@ -180,8 +180,8 @@ class _Search:
             vain = Vain(wish.tier, at, wish.prompt, blocks, wish.choices, wish.headed, index.opened)
             index.vain[what] = [vain, *vains[: _REMEMBERED - 1]]
 
-    def _try_opened(self, since: int, lanes: "list[_Lane]") -> None:
-        """Look at those on which something opened after so many times."""
+    def _try_opened(self, since: int, lanes: "list[_Lane]", *, enough: float = inf) -> None:
+        """Look at those on which something opened after so many times, until so many do not object."""
         index = self.index
         if index.opened - since < _MANY:  # no more than so many
             of = index.of(self.wish.tenant.packages)
@@ -190,17 +190,24 @@ class _Search:
                 group = of.get(who)
                 lane = lane_of.get(group) if group is not None else None
                 if lane is not None and who in lane.group.rooms and who not in self.seen:
-                    self._look_at(who, lane)
+                    enough -= self._look_at(who, lane)
+                    if enough <= 0:
+                        return
             return
         for lane in lanes:
             for who in lane.group.with_slots(lane.slots):
                 if who not in self.seen and index.opened_after(since, who):
-                    self._look_at(who, lane)
+                    enough -= self._look_at(who, lane)
+                    if enough <= 0:
+                        return
 
-    def _look_at(self, who: int, lane: "_Lane") -> None:
+    def _look_at(self, who: int, lane: "_Lane") -> bool:
+        """False: it has no room, or objects."""
         member = lane.group.members[who]
-        if lane.has_room(member):
-            self.look(member)
+        if not lane.has_room(member):
+            return False
+        self.look(member)
+        return not self.looks[-1].filter
 
     def _try_best(self, lanes: "list[_Lane]") -> None:
         """Look at workers in the order of their bounds, until none can be better than the best seen. A tier's
