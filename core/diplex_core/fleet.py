@@ -27,10 +27,10 @@ GIVEN_UP_AFTER: Seconds = 3.0
 _DRIFT_BORNE: Final = 0.05
 """A share of the pool by which two accounts may differ: reports are on their way, and claims with them."""
 
-_SPARE = 0.8
+_SPARE: Final = 0.8
 """Of a promised time per token so much may be used up by a lower tier: predictions are off by some percent,
 and prompts that come a moment later slow everybody once more."""
-_SMALL = 8
+_SMALL: Final = 8
 """Room for one more is left where it is no more than so small a part of all."""
 _A_MOMENT: Seconds = 1e-4
 _LIKELY_OUTPUT: Tokens = 128

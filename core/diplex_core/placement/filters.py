@@ -15,8 +15,9 @@ PASSING = (*INDEXED, "spares_reserved")
 # Objections of the others too; they are asked where a tier names them.
 
 PATIENCE: Seconds = 1.0
-LONG_PATIENCE: Seconds = 10.0
 """So long a request waits for streams that its prompt would slow: it is put off, never starved."""
+LONG_PATIENCE: Seconds = 10.0
+"""So long the next of a queue leaves room for requests of a higher tier that have not come yet."""
 
 
 @filter_("model")
