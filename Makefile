@@ -26,7 +26,7 @@ export = { echo "\# $(1). Made by make pins from pyproject.toml."; \
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help setup up test lint format types imports protolint unit journeys test-long test-clients test-chaos \
-	bench bench-million proto schema docs pins clean
+	bench bench-million proto schema engines docs pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ bench: setup ## measurements behind the docs' figures
 
 schema: setup ## configs/schema.json from the configuration's words
 	@$(PY) -m diplex_core.config.schema > configs/schema.json
+
+engines: setup ## docs/engines.md from the list of names that engines are relied on to have
+	@$(PY) -m diplex_workers.engines.names > docs/engines.md
 
 docs: setup ## check the docs: links, blocks that must parse, commands that must exist
 	@$(PYTEST) tests/house
