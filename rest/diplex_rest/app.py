@@ -10,6 +10,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from diplex import AsyncClient, DiplexError
+from diplex_rest.direct import Turns
 from diplex_rest.front import Front
 from diplex_rest.generating import Generating
 from diplex_rest.listing import Listing
@@ -29,9 +30,10 @@ def make_app(client: AsyncClient, underway: Underway) -> ASGIApp:
         underway: where the answers that are being made are noted.
     """
     metrics = Metrics()
+    turns = Turns(metrics)
     listing, pages = Listing(client), StatusPages(client, metrics)
-    chat = Generating(client, metrics, underway, ChatShape(), read_chat)
-    text = Generating(client, metrics, underway, TextShape(), read_text)
+    chat = Generating(client, metrics, turns, underway, ChatShape(), read_chat)
+    text = Generating(client, metrics, turns, underway, TextShape(), read_text)
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"]),

@@ -11,14 +11,16 @@ from starlette.types import Receive, Scope, Send
 
 from diplex import AsyncClient
 from diplex.options import Options
+from diplex.wire.request import RequestLife
 from diplex_rest.answer import Answer, StreamedAnswer, WholeAnswer
 from diplex_rest.body import ClientGone, read_body
-from diplex_rest.departure import Departure
+from diplex_rest.connection import connection_of
+from diplex_rest.direct import DirectSink, Turns
 from diplex_rest.front import request_id_of, span_of
 from diplex_rest.metrics import Metrics
 from diplex_rest.openai.request import Call
 from diplex_rest.openai.response import Head, Shape
-from diplex_rest.sink import GatheringSink, Sink
+from diplex_rest.sink import Carrier, GatheringSink, Sink
 from diplex_rest.underway import Underway
 
 TIER_HEADER: Final = "x-diplex-tier"
@@ -36,12 +38,14 @@ class Generating:
         self,
         client: AsyncClient,
         metrics: Metrics,
+        turns: Turns,
         underway: Underway,
         shape: Shape,
         read: Callable[[bytes], Call],
     ) -> None:
         self._client = client
         self._metrics = metrics
+        self._turns = turns
         self._underway = underway
         self._shape = shape
         self._read = read
@@ -55,7 +59,10 @@ class Generating:
         if not (call.model or self._client.default_model):
             # A response names its model, so the default one's name must be known.
             await self._client.models()
-        sink = GatheringSink(self._metrics)
+        connection = connection_of(scope)
+        sink: Carrier = (
+            GatheringSink(self._metrics) if connection is None else DirectSink(connection, self._turns)
+        )
         options: Options = {
             **call.options,
             "model": call.model,
@@ -66,16 +73,9 @@ class Generating:
         with use_span(span_of(scope), record_exception=False, set_status_on_exception=False):
             answer = self._answer(call, sink)
             life = self._client.start(answer, call.prompt, **options)
-
-        def leave() -> None:
-            self._metrics.client_left()
-            sink.abandon()
-            life.cancel()
-
         try:
-            async with Departure(receive, leave):
-                with self._underway.noted(answer), self._metrics.answering(streamed=call.stream):
-                    await sink.pump(send)
+            with self._underway.noted(answer), self._metrics.answering(streamed=call.stream):
+                await sink.carry(receive, send, _Asker(life, self._metrics))
         finally:
             life.cancel()
 
@@ -88,6 +88,25 @@ class Generating:
                 sink, self._shape, head, call.choices, tell_tier=tell_tier, with_usage=call.with_usage
             )
         return WholeAnswer(sink, self._shape, head, call.choices, tell_tier=tell_tier)
+
+
+class _Asker:
+    """Whoever asked, as the sink hears of them, and as the worker is to know: an `Owner`."""
+
+    def __init__(self, life: RequestLife, metrics: Metrics) -> None:
+        self._life = life
+        self._metrics = metrics
+
+    def hold(self) -> None:
+        # 0 would mean: no bound. Whoever holds back a first token has been sent something before it.
+        self._life.window(max(1, self._life.produced))
+
+    def go_on(self) -> None:
+        self._life.window(0)
+
+    def leave(self) -> None:
+        self._metrics.client_left()
+        self._life.cancel()
 
 
 def bearer(headers: Headers) -> str:

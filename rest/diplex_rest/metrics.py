@@ -49,10 +49,10 @@ class Metrics:
     def client_left(self) -> None:
         self._left.inc()
 
-    def wrote(self, chunks: int) -> None:
-        """One write, of that many chunks that had gathered."""
+    def wrote(self, chunks: int, writes: int) -> None:
+        """So many writes, with that many chunks in all; told once for all that one turn wrote."""
         self._chunks.inc(chunks)
-        self._writes.inc()
+        self._writes.inc(writes)
 
     def text(self, *, router_up: bool) -> str:
         """The page in Prometheus' text form. The router's state is told now, because nobody counts it."""

@@ -14,6 +14,7 @@ from diplex import AsyncClient
 from diplex.tokens.counter import Tokenizers
 from diplex.wire.serving import PortTaken, why_not
 from diplex_rest.app import make_app
+from diplex_rest.connection import DirectProtocol
 from diplex_rest.underway import Underway
 
 OPTION: Final = "--rest-port"
@@ -23,14 +24,17 @@ _BACKLOG: Final = 2048
 _KEEP_ALIVE: Final = 75
 # Seconds that clients have, after the drain, to take in that their answer was ended.
 _FORCE_AFTER: Final = 5.0
-# Clients that vanished without a word, or take nothing, are let go after half a minute. Accepted connections
-# inherit these from the listening socket.
+# Clients that vanished without a word, or take nothing at all, are let go after three quarters of a minute:
+# later than a worker ends what its client lets wait for half a minute, so that a slow reader can still read
+# why. What waits for a reader waits at its worker, not in the system's buffers, which would grow to megabytes.
+# Accepted connections inherit these from the listening socket.
 _SOCKET_OPTIONS: Final = (
     (socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 45_000),
+    (socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024),
 )
 
 
@@ -63,7 +67,7 @@ async def run(
             underway = Underway()
             config = uvicorn.Config(
                 make_app(client, underway),
-                http="httptools",
+                http=DirectProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -75,7 +79,7 @@ async def run(
                 timeout_keep_alive=_KEEP_ALIVE,
                 timeout_graceful_shutdown=ceil(settings.drain + _FORCE_AFTER),
             )
-            server = _Server(config, lambda: started(listener.getsockname()[1]))
+            server = Uvicorn(config, lambda: started(listener.getsockname()[1]))
 
             async def end() -> None:
                 await stop.wait()
@@ -112,7 +116,7 @@ def listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
+class Uvicorn(uvicorn.Server):
     """uvicorn's server inside somebody else's process: it leaves signals alone, and says when it is up."""
 
     def __init__(self, config: uvicorn.Config, up: Callable[[], None]) -> None:

@@ -103,6 +103,11 @@ class RequestLife:
         if self._state in AT_A_WORKER and self._sequence is not None:
             self._sequence.window(upto)
 
+    @property
+    def produced(self) -> int:
+        """Tokens of its longest choice so far."""
+        return self._produced.longest
+
     # What the desk calls.
 
     def on_queued(self, queued: router_pb2.Queued) -> None:
