@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 from argparse import ArgumentParser
@@ -13,6 +14,7 @@ from typing import Final, TypeAlias
 LEASH: Final = "DIPLEX_LEASH"
 """Environment variable that a parent sets for a child whose stdin it holds: the child ends when it closes."""
 DRAIN_WITHIN: Final = 10.0
+FEW_DESCRIPTORS: Final = 16_384
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 Part: TypeAlias = Callable[[asyncio.Event], Awaitable[None]]
@@ -52,8 +54,23 @@ def serve(part: Part) -> int:
     """
     import uvloop
 
+    _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(stoppable(part))
+
+
+def _raise_descriptor_limit() -> None:
+    """Each connection is a descriptor; the usual limit of 1,024 is there for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < FEW_DESCRIPTORS:
+        logging.getLogger(__name__).warning(
+            "this process may hold %d connections and files at most. Mend: ulimit -Hn %d, or LimitNOFILE in "
+            "its systemd unit",
+            hard,
+            FEW_DESCRIPTORS,
+        )
 
 
 async def stoppable(part: Part) -> int:

@@ -26,7 +26,7 @@ _KEEP_ALIVE: Final = 75
 _FORCE_AFTER: Final = 5.0
 # Clients that vanished without a word, or take nothing at all, are let go after three quarters of a minute:
 # later than a worker ends what its client lets wait for half a minute, so that a slow reader can still read
-# why. What waits for a reader waits at its worker, not in the system's buffers, which would grow to megabytes.
+# why. What waits for a reader waits at its worker, not in the system's buffers, which grow to megabytes.
 # Accepted connections inherit these from the listening socket.
 _SOCKET_OPTIONS: Final = (
     (socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),
@@ -41,13 +41,14 @@ _SOCKET_OPTIONS: Final = (
 @dataclass(frozen=True, slots=True)
 class RestSettings:
     """One shim. `port` 0 is any free one, `router` host:port, `drain` seconds for what runs at the end,
-    `tokenizers` by model name, as the SDK takes them."""
+    `tokenizers` by model name, as the SDK takes them; `shared`: other processes listen on the port too."""
 
     host: str
     port: int
     router: str
     drain: float = 30.0
     tokenizers: Tokenizers | None = None
+    shared: bool = False
 
 
 async def run(
@@ -62,7 +63,7 @@ async def run(
     Raises:
         PortTaken: the port is in use.
     """
-    with listening(settings.host, settings.port) as listener:
+    with listening(settings.host, settings.port, shared=settings.shared) as listener:
         async with AsyncClient(settings.router, tokenizers=settings.tokenizers) as client:
             underway = Underway()
             config = uvicorn.Config(
@@ -93,12 +94,33 @@ async def run(
                 ending.cancel()
 
 
-def listening(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A socket that listens there.
 
+    Args:
+        shared: other processes of this user may, too; the system spreads connections over them.
     Raises:
         PortTaken: it cannot.
     """
+    listener = _bound(host, port, shared=shared)
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def kept(host: str, port: int) -> socket.socket:
+    """A socket that keeps a port for processes that are going to share it, and takes no connections itself.
+
+    Raises:
+        PortTaken: somebody listens there.
+    """
+    # Asked for as nobody else's first: with SO_REUSEPORT alone, a second shim would join in silently.
+    with listening(host, port) as alone:
+        port = alone.getsockname()[1]
+    return _bound(host, port, shared=True)
+
+
+def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
     try:
         family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind)
@@ -107,12 +129,12 @@ def listening(host: str, port: int) -> socket.socket:
     try:
         for level, name, value in _SOCKET_OPTIONS:
             listener.setsockopt(level, name, value)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(place)
-        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise PortTaken(why_not(host, port, OPTION)) from error
-    listener.setblocking(False)
     return listener
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 
@@ -72,3 +73,18 @@ def test_a_record_with_a_traceback_is_one_line():
     text = formatter.format(record)
     assert "\n" not in text
     assert text.startswith("ERROR it failed ⏎ Traceback")
+
+
+def test_a_server_may_open_as_many_connections_as_the_system_lets_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    said: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: said.append(limits))
+
+    async def part(stop: asyncio.Event) -> None:
+        return
+
+    assert process.serve(part) == 0
+    assert said == [(4096, 4096)]
+    assert "4096 connections and files at most. Mend: ulimit -Hn 16384" in caplog.text

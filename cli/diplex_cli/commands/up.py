@@ -26,6 +26,7 @@ from diplex_cli.arrival import arrived
 from diplex_cli.configured import GRANTS_KEY, add_config, grants_key, remark
 from diplex_cli.deployment import Deployment, planned
 from diplex_cli.failures import NotFine
+from diplex_cli.shims import processes, shims
 from diplex_cli.supervisor import Part, Supervisor
 
 
@@ -65,12 +66,12 @@ def run(args: Namespace) -> int:
         overlay = Path(folder, "options.yaml")
         overlay.write_text(json.dumps(deployment.overlay))
         files = [name if name == reader.EMBEDDED else str(Path(name).absolute()) for name in source.files]
-        parts = _parts(args, deployment, [*files, str(overlay)])
+        parts = _parts(args, deployment, [*files, str(overlay)], Path(folder))
         fleet = Supervisor(parts, environment, _prefixed(parts))
         return asyncio.run(process.stoppable(lambda stop: _run(args, deployment, fleet, stop)))
 
 
-def _parts(args: Namespace, deployment: Deployment, files: Sequence[str]) -> list[Part]:
+def _parts(args: Namespace, deployment: Deployment, files: Sequence[str], folder: Path) -> list[Part]:
     """All children. Workers come first: they take longest to load, and end last."""
     common = [word for name in files for word in ("--config", name)] + ["--log-level", args.log_level]
     if args.trace_file:
@@ -79,7 +80,8 @@ def _parts(args: Namespace, deployment: Deployment, files: Sequence[str]) -> lis
     parts = [Part(one.name, ("worker", one.name, *common)) for one in deployment.workers]
     parts.append(Part("router", ("router", *common, *without), stage=1))
     if args.rest:
-        parts.append(Part("rest", ("rest", *common), stage=2))
+        count = processes(deployment.config.rest.processes)
+        parts += shims(count, common, folder / "rest", stage=2)
     return parts
 
 

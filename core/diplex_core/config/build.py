@@ -117,7 +117,7 @@ def _config(tree: Tree, environment: Mapping[str, str] | None, key_files: KeyFil
             enforce_limits=tree["limits"]["enforce"],
         ),
         router=router,
-        rest=RestConfig(rest["host"], rest["port"], rest["router"] or router.address),
+        rest=RestConfig(rest["host"], rest["port"], rest["router"] or router.address, rest["processes"]),
         grants_key_env=tree["grants"]["key_env"],
     )
 

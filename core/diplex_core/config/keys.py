@@ -295,6 +295,10 @@ _FILE: Final = {
                 "host": Key("Address that it listens on.", HOST, "127.0.0.1"),
                 "port": Key("HTTP port.", PORT, 7601),
                 "router": Key("host:port of its router; left out, the one of this file.", ADDRESS),
+                "processes": Key(
+                    "Processes that share the port; left out, one for every eight cores, four at most.",
+                    Whole(1, 64),
+                ),
             },
             "the rest section",
         ),

@@ -127,11 +127,12 @@ class RouterConfig:
 
 @dataclass(frozen=True, slots=True)
 class RestConfig:
-    """The shim, and the host:port of the router that it speaks to."""
+    """The shim, and the host:port of the router that it speaks to. `processes` None: by the cores."""
 
     host: str
     port: int
     router: str
+    processes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
