@@ -3,8 +3,8 @@
 How a use is seen, file by file:
 - everywhere in `SCOPE`, inside any string: what has the shape of a flag, a metric, an endpoint, or an
   environment variable of such a program;
-- in `engines/` besides: strings in the place of a key (subscripts, `get`, `in`, `getattr`, keys of dicts), the
-  words of tables at the top of a module or class, and the members and arguments of each Protocol and
+- in `engines/` besides: strings in the place of a key (subscripts, `get`, `in`, `getattr`, keys of dicts),
+  the words of tables at the top of a module or class, and the members and arguments of each Protocol and
   TypedDict, which is how an adapter declares what it takes from a program's objects;
 - there and in `launch/*_server.py`: attributes and keyword arguments that nothing in diplex, Python or the
   HTTP and gRPC libraries has.
@@ -250,11 +250,13 @@ def scoped() -> Iterator[Path]:
 
 
 def allowed(path: Path) -> frozenset[str]:
-    """What a file may use: one about one program that program's names, and OpenAI's; any other all."""
+    """What a file may use: one about one program its names, its dialect OpenAI's too; others all."""
     names = listed()
     stem = path.stem.partition("_")[0]
-    mine = names.of(stem, "openai") if stem in names.engines.keys() - {"openai"} else names.names
-    words = {one.name for one in mine}
+    mine = names.names
+    if stem in names.engines.keys() - {"openai"}:
+        mine = names.of(stem, "openai") if "dialects" in path.parts else names.of(stem)
+    words = {one.name for one in mine} | {f"{one.of.rpartition('.')[2]}.{one.name}" for one in mine}
     return frozenset(
         words | names.ours.get("/".join(path.parts[-2:]), frozenset()) | set(names.engines) | own_flags()
     )

@@ -128,6 +128,7 @@ class Reception:
                 priority=sequence.priority,
                 limit=sequence.limit,
                 cached=sequence.cached,
+                salt=sequence.salt,
             )
         )
         if sequence.limit and sequence.length >= sequence.asks_at:
@@ -171,6 +172,7 @@ class Reception:
             upto=start.window_upto,
             hits=hits,
             own=own,
+            salt=grant.prefix_salt,
             # Of several choices, or where nothing waits at a limit, a claim holds all that it may need.
             grows=grant.grows and grant.choices <= 1 and facts.can_grow and facts.can_resume,
             traceparent=start.traceparent,

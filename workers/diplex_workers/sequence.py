@@ -83,6 +83,7 @@ class Sequence:
     upto: Tokens = 0
     hits: tuple[BlockHash, ...] = ()
     own: tuple[BlockHash, ...] = ()
+    salt: int = 0
     cached: Tokens = 0
     grows: bool = False
     limit: Tokens = 0

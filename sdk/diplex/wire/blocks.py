@@ -41,9 +41,31 @@ def hashes_of_bytes(ids: bytes, block_tokens: int, model: str) -> tuple[int, ...
     size = block_tokens * _ID_BYTES
     if size <= 0:
         return ()
-    before = sha256(model.encode()).digest()[:_HASH_BYTES]
+    before = _root(model)
     hashes = []
     for start in range(0, len(ids) - size + 1, size):
         before = sha256(before + ids[start : start + size]).digest()[:_HASH_BYTES]
         hashes.append(int.from_bytes(before, "little"))
     return tuple(hashes)
+
+
+def root_of(model: str) -> int:
+    """What a model's chains begin with."""
+    return int.from_bytes(_root(model), "little")
+
+
+def next_hash(before: int, ids: Iterable[int]) -> int:
+    """The hash of a block behind the one with the hash `before`, or behind a chain's root.
+
+    >>> next_hash(root_of("m"), [0, 1]) == block_hashes([0, 1], 2, "m")[0]
+    True
+    """
+    written = array("I", ids)
+    if sys.byteorder == "big":
+        written.byteswap()
+    digest = sha256(before.to_bytes(_HASH_BYTES, "little") + written.tobytes()).digest()
+    return int.from_bytes(digest[:_HASH_BYTES], "little")
+
+
+def _root(model: str) -> bytes:
+    return sha256(model.encode()).digest()[:_HASH_BYTES]

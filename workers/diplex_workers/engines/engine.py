@@ -79,7 +79,7 @@ class Job:
 
     `limit`: prompt and output tokens, together, that there is room for now; 0: for all that it may come to.
     `cached`: leading prompt tokens that lie in resident blocks, beside those of the claim: they need not be
-    read.
+    read. `salt`: what its prefix blocks are kept under, for its tenant alone; 0: they are shared.
     """
 
     claim: Claim
@@ -93,6 +93,7 @@ class Job:
     priority: int = 0
     limit: Tokens = 0
     cached: Tokens = 0
+    salt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
