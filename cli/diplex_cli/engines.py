@@ -4,7 +4,7 @@ import os
 from typing import TYPE_CHECKING, Any, assert_never
 
 from diplex_cli.failures import UsageError
-from diplex_core.config import AttachConfig, LlamaCppConfig, SimConfig, WorkerConfig
+from diplex_core.config import AttachConfig, LlamaCppConfig, SimConfig, TrtLlmConfig, WorkerConfig
 
 if TYPE_CHECKING:
     from diplex_workers.engines.engine import Engine
@@ -24,6 +24,8 @@ def engine_for(worker: WorkerConfig) -> "Engine":
             return _llamacpp(worker, worker.engine)
         case AttachConfig():
             return _attach(worker, worker.engine)
+        case TrtLlmConfig():
+            return _trtllm(worker, worker.engine)
         case _:
             assert_never(worker.engine)
 
@@ -94,6 +96,37 @@ def _attach(worker: WorkerConfig, engine: AttachConfig) -> "Engine":
             ),
         )
     )
+
+
+def _trtllm(worker: WorkerConfig, engine: TrtLlmConfig) -> "Engine":
+    from diplex_workers.engines.trtllm import TrtLlmEngine, TrtLlmSettings
+
+    try:
+        return TrtLlmEngine(
+            TrtLlmSettings(
+                model=worker.model.name,
+                checkpoint=engine.checkpoint,
+                pattern=worker.pattern,
+                gpu=worker.gpu,
+                profile=worker.model.profile,
+                weights=worker.model.weights,
+                kv_cache=worker.model.kv_cache,
+                **_said(
+                    draft_checkpoint=engine.draft_checkpoint,
+                    tensor_parallel=engine.tensor_parallel,
+                    context=engine.context,
+                    kv_share=engine.kv_share,
+                    guard_blocks=engine.guard_blocks,
+                    slots=worker.slots,
+                    prefill_budget=worker.prefill_budget,
+                    capacity_blocks=worker.kv_blocks,
+                    block_tokens=worker.block_tokens,
+                    draft_tokens=worker.draft.tokens if worker.draft else None,
+                ),
+            )
+        )
+    except ValueError as error:
+        raise UsageError(f"packages.{worker.package}: {error}") from error
 
 
 def _said(**settings: Any) -> dict[str, Any]:

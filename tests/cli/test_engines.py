@@ -1,5 +1,6 @@
 """What the configuration says reaches the engine; what it leaves out is the engine's own default."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,17 @@ import pytest
 
 from diplex_cli.engines import engine_for
 from diplex_cli.failures import UsageError
-from diplex_core.config import AttachConfig, Draft, LlamaCppConfig, ModelConfig, SimConfig, WorkerConfig
+from diplex_core.config import (
+    AttachConfig,
+    Draft,
+    LlamaCppConfig,
+    ModelConfig,
+    SimConfig,
+    TrtLlmConfig,
+    WorkerConfig,
+)
 from diplex_core.words import Pattern
-from diplex_workers.engines import attach, llamacpp, sim
+from diplex_workers.engines import attach, llamacpp, sim, trtllm
 from diplex_workers.launch.weights import WeightsMissing
 
 MODEL = ModelConfig("big", "qwen2.5-72b", "mxfp4-mixed", "mxfp8")
@@ -104,3 +113,29 @@ def test_what_is_left_out_is_the_engines_own_default(config: Any):
     default = {"SimSettings": sim.SimSettings(("big",), "chapter", Pattern.C),
                "AttachSettings": attach.AttachSettings("http://h:1", "big")}  # fmt: skip
     assert made == default[type(made).__name__]
+
+
+def test_tensorrt_llm_is_told_its_pattern_and_what_drafts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trtllm, "TrtLlmEngine", lambda settings: settings)
+    engine = TrtLlmConfig("ckpt", draft_checkpoint="small", tensor_parallel=4, context=9000, kv_share=0.5)
+    assert engine_for(worker(engine, draft=Draft("qwen2.5-7b", 3), slots=9)) == trtllm.TrtLlmSettings(
+        model="big",
+        checkpoint="ckpt",
+        pattern=Pattern.C,
+        gpu="b200",
+        draft_checkpoint="small",
+        draft_tokens=3,
+        tensor_parallel=4,
+        context=9000,
+        slots=9,
+        kv_share=0.5,
+        profile="qwen2.5-72b",
+        weights="mxfp4-mixed",
+        kv_cache="mxfp8",
+    )
+
+
+def test_a_pattern_that_drafts_with_nothing_is_a_fault_of_its_package():
+    without = replace(worker(TrtLlmConfig("ckpt")), pattern=Pattern.D)
+    with pytest.raises(UsageError, match=r"packages\.pkg0: pattern D needs what drafts\. Mend: "):
+        engine_for(without)

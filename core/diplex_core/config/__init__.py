@@ -19,6 +19,7 @@ from diplex_core.config.values import (
     RestConfig,
     RouterConfig,
     SimConfig,
+    TrtLlmConfig,
     WorkerConfig,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "RestConfig",
     "RouterConfig",
     "SimConfig",
+    "TrtLlmConfig",
     "WorkerConfig",
     "build",
     "cannot_run",

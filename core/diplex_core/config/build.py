@@ -18,13 +18,14 @@ from diplex_core.config.values import (
     RestConfig,
     RouterConfig,
     SimConfig,
+    TrtLlmConfig,
     WorkerConfig,
 )
 from diplex_core.placement.book import OWN, Book
 from diplex_core.words import Pattern, Promise, Reserve, Rules, Target, Tenant, Tier, WhenLate
 
-_ENGINES: Mapping[str, type[SimConfig] | type[LlamaCppConfig] | type[AttachConfig]] = {
-    engine.kind: engine for engine in (SimConfig, LlamaCppConfig, AttachConfig)
+_ENGINES: Mapping[str, type[SimConfig] | type[LlamaCppConfig] | type[AttachConfig] | type[TrtLlmConfig]] = {
+    engine.kind: engine for engine in (SimConfig, LlamaCppConfig, AttachConfig, TrtLlmConfig)
 }
 
 

@@ -80,6 +80,29 @@ ENGINE: Final = ByKind(
             },
             "an attach engine",
         ),
+        "trtllm": Section(
+            {
+                "checkpoint": Key(
+                    "The checkpoint's folder or Hugging Face name; quantized ones load as they are.",
+                    Text(),
+                    required=True,
+                    example="/models/qwen2.5-72b-instruct-nvfp4",
+                ),
+                "draft_checkpoint": Key(
+                    "In pattern D the draft model's, in A+EAGLE the EAGLE-3 head's.", Text()
+                ),
+                "tensor_parallel": Key(
+                    "Devices that it spans; left out, two in pattern C, else one.", Whole(1)
+                ),
+                "context": Key("Longest prompt plus output of one sequence, in tokens.", Whole(1)),
+                "kv_share": Key(
+                    "Share of the memory left free by the weights that its KV cache takes; left out, 0.9.",
+                    Real(least=0.01, most=1.0),
+                ),
+                "guard_blocks": Key("KV blocks that are never promised; left out, a 64th.", Whole()),
+            },
+            "a trtllm engine",
+        ),
     },
     "an engine",
 )

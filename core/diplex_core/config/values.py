@@ -61,7 +61,20 @@ class AttachConfig:
     guard_blocks: Blocks | None = None
 
 
-EngineConfig: TypeAlias = SimConfig | LlamaCppConfig | AttachConfig
+@dataclass(frozen=True, slots=True)
+class TrtLlmConfig:
+    """TensorRT-LLM in its worker's process. `None`: the engine's own choice."""
+
+    kind: ClassVar[str] = "trtllm"
+    checkpoint: str
+    draft_checkpoint: str | None = None
+    tensor_parallel: int | None = None
+    context: Tokens | None = None
+    kv_share: float | None = None
+    guard_blocks: Blocks | None = None
+
+
+EngineConfig: TypeAlias = SimConfig | LlamaCppConfig | AttachConfig | TrtLlmConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from diplex.v1 import generation_pb2 as pb
 from diplex.wire.status import Problem
 from diplex_core.words import Claim, EndReason
 from diplex_workers.engines.engine import Counted, Engine, Facts, Job, Output
+from diplex_workers.residency import BlockEvent
 
 T = TypeVar("T")
 
@@ -22,6 +23,7 @@ class Listener:
     def __init__(self) -> None:
         self.said: list[Facts | str | Output] = []
         self.reading: list[Claim] = []
+        self.kept_events: list[BlockEvent] = []
         self._news = asyncio.Event()
 
     def ready(self, facts: Facts) -> None:
@@ -35,6 +37,10 @@ class Listener:
 
     def prefilling(self, claim: Claim) -> None:
         self.reading.append(claim)
+        self._news.set()
+
+    def kept(self, event: BlockEvent) -> None:
+        self.kept_events.append(event)
         self._news.set()
 
     def _hear(self, *news: Facts | str | Output) -> None:

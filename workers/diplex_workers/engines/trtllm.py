@@ -83,7 +83,7 @@ class TrtLlmSettings:
         context: longest prompt plus output; `None`: the model's own.
         slots: sequences at once; so many tokens come of one step, drafts not counted.
         prefill_budget: prompt tokens read in one step; `None`: a small one in pattern C, else its own.
-        kv_fraction: of the memory that is free once it has loaded, the share that its KV cache takes.
+        kv_share: of the memory that is free once it has loaded, the share that its KV cache takes.
         capacity_blocks: blocks that diplex may fill; `None`: all that it says it has.
         guard_blocks: never promised; `None`: a 64th.
     """
@@ -99,7 +99,7 @@ class TrtLlmSettings:
     slots: Slots = 64
     prefill_budget: Tokens | None = None
     block_tokens: Tokens = 32
-    kv_fraction: float = 0.9
+    kv_share: float = 0.9
     capacity_blocks: Blocks | None = None
     guard_blocks: Blocks | None = None
     profile: str = ""
@@ -207,6 +207,8 @@ class TrtLlmEngine:
             asyncio.create_task(self._read(lambda: llm.get_stats_async(_READ), self._take_stats)),
             asyncio.create_task(self._read(lambda: llm.get_kv_cache_events_async(_READ), self._take_event)),
         ]
+        for reader in readers:
+            reader.add_done_callback(lambda _: self._doubt.set())
         try:
             reason = await self._until_gone(package, llm, readers)
         finally:
@@ -223,7 +225,7 @@ class TrtLlmEngine:
         settings = self._settings
         kv_cache: dict[str, Any] = {
             "enable_block_reuse": True,
-            "free_gpu_memory_fraction": settings.kv_fraction,
+            "free_gpu_memory_fraction": settings.kv_share,
             "event_buffer_max_size": _EVENTS,
             "tokens_per_block": settings.block_tokens,
             "dtype": _KV_CACHES.get(settings.kv_cache, "auto"),
@@ -314,14 +316,15 @@ class TrtLlmEngine:
     async def _until_gone(self, package: Package, llm: LLM, readers: list[asyncio.Task[None]]) -> str:
         """Watch it; the reason why it counts as gone."""
         while True:
-            self._doubt.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._silent / 4):
                     await self._doubt.wait()
+            doubted = self._doubt.is_set()
+            self._doubt.clear()
             for reader in readers:
                 if reader.done():
                     return f"TensorRT-LLM went away: {_words(reader.exception())}"
-            if self._doubt.is_set():
+            if doubted:
                 try:
                     async with asyncio.timeout(_FREED_WITHIN):
                         await self._one_token(package, llm)
