@@ -66,7 +66,7 @@ Faults = Callable[..., list[str]]
         (
             ("packages", "pkg0", "engine"),
             "sim",
-            "packages.pkg0.engine.kind: is missing: one of sim, llamacpp, attach mend: {kind: …}",
+            "packages.pkg0.engine.kind: is missing: one of sim, llamacpp, attach, trtllm mend: {kind: …}",
         ),
         (
             ("tiers", "standard", "patterns"),

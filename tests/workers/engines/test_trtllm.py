@@ -446,6 +446,6 @@ async def test_prompts_are_counted_by_its_own_tokenizer(on: Any, prompt: pb.Prom
 @pytest.mark.parametrize("messages", [b"[]", b"no json", b'[{"role": "alien", "content": ""}]'])
 async def test_a_chat_that_cannot_be_rendered_is_the_clients_fault(on: Any, messages: bytes):
     async with on() as scene:
-        with pytest.raises(Problem, match="Mend|cannot take this") as caught:
+        with pytest.raises(Problem, match=r"Mend|cannot take this") as caught:
             await scene.stage.engine.count("m", pb.Prompt(chat=pb.Chat(messages=messages)))
         assert caught.value.code.name == "INVALID_ARGUMENT"

@@ -1,9 +1,8 @@
-"""A stand-in for TensorRT-LLM's Python package. It computes nothing and is no evidence of how the real one behaves.
+"""A stand-in for TensorRT-LLM's Python package. It computes nothing, and is no evidence of what the real does.
 
-Built from the signatures in TensorRT-LLM's public sources, which workers/diplex_workers/engines/names.toml names:
-strict where those are strict (pydantic models with `extra="forbid"`, keyword-only dataclasses, a C++ class that has
-no signature but a docstring), with the queues of statistics and events that a reader empties for all others, and
-outputs whose ids and text are the whole of them each time. A token's text is its id in brackets.
+Made from the signatures in TensorRT-LLM's public sources, which the engines' names.toml names: strict where
+those are strict (pydantic models with `extra="forbid"`, keyword-only dataclasses, a C++ class with no signature
+but a docstring), with queues of statistics and events that a reader empties for all others, and outputs whose ids and text are the whole of them each time. A token's text is its id in brackets.
 """
 
 import asyncio
@@ -11,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -19,8 +18,8 @@ import pytest
 class Strict:
     """A pydantic model with `extra="forbid"`, as far as diplex can tell one."""
 
-    FIELDS: dict[str, object] = {}
-    model_fields: dict[str, object] = {}
+    FIELDS: ClassVar[dict[str, Any]] = {}
+    model_fields: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
         cls.model_fields = dict(cls.FIELDS)
@@ -33,7 +32,7 @@ class Strict:
 
 
 class KvCacheConfig(Strict):
-    FIELDS = {
+    FIELDS: ClassVar[dict[str, Any]] = {
         "enable_block_reuse": True,
         "max_tokens": None,
         "free_gpu_memory_fraction": 0.9,
@@ -51,7 +50,7 @@ class KvCacheConfig(Strict):
 
 
 class SchedulerConfig(Strict):
-    FIELDS = {
+    FIELDS: ClassVar[dict[str, Any]] = {
         "capacity_scheduler_policy": "GUARANTEED_NO_EVICT",
         "context_chunking_policy": None,
         "waiting_queue_policy": "fcfs",
@@ -65,7 +64,7 @@ class SchedulerConfig(Strict):
 
 
 class _Decoding(Strict):
-    FIELDS = {"max_draft_len": None, "speculative_model": None}
+    FIELDS: ClassVar[dict[str, Any]] = {"max_draft_len": None, "speculative_model": None}
 
     def __init__(self, **words: Any) -> None:
         super().__init__(**words)
@@ -74,19 +73,19 @@ class _Decoding(Strict):
 
 
 class DraftTargetDecodingConfig(_Decoding):
-    FIELDS = _Decoding.FIELDS
+    FIELDS: ClassVar[dict[str, Any]] = _Decoding.FIELDS
 
 
 class EagleDecodingConfig(_Decoding):
-    FIELDS = _Decoding.FIELDS | {"eagle3_one_model": True}
+    FIELDS: ClassVar[dict[str, Any]] = _Decoding.FIELDS | {"eagle3_one_model": True}
 
 
 class Eagle3DecodingConfig(EagleDecodingConfig):
-    FIELDS = EagleDecodingConfig.FIELDS
+    FIELDS: ClassVar[dict[str, Any]] = EagleDecodingConfig.FIELDS
 
 
 class TorchLlmArgs(Strict):
-    FIELDS = {
+    FIELDS: ClassVar[dict[str, Any]] = {
         "model": None,
         "tensor_parallel_size": 1,
         "max_batch_size": 2048,
@@ -142,7 +141,7 @@ class TokenRangeRetentionConfig:
     __signature__ = None  # inspect.signature raises TypeError, as for the original
 
     def __init__(self, *words: object, **named: Any) -> None:
-        """__init__(self, token_start: int, token_end: int | None, priority: int, duration_ms: object = None)"""
+        """__init__(self, token_start: int, token_end: int | None, priority: int, duration_ms: object)"""
         names = ("token_start", "token_end", "priority", "duration_ms")
         assert not words and named.keys() <= set(names), named
         self.__dict__.update(named)
@@ -238,7 +237,7 @@ class TransformersTokenizer:
 
 
 class Queue:
-    """Entries that a reader takes away; it gives up after `timeout` seconds without one, as IterationResult does."""
+    """Entries that a reader takes away. It ends after `timeout` seconds without one, as IterationResult does."""
 
     def __init__(self) -> None:
         self.entries: asyncio.Queue[Any] = asyncio.Queue()
@@ -270,9 +269,9 @@ class Queue:
 
 
 class BaseLLM:
-    """The engine. What `generate_async` takes differs between versions: see `make`."""
+    """The engine. What `generate_async` takes differs between versions: see below."""
 
-    made: "list[BaseLLM]" = []
+    made: ClassVar["list[BaseLLM]"] = []
     blocks = 640
     starts_with: Exception | None = None
 
