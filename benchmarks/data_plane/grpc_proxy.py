@@ -161,7 +161,8 @@ def main() -> None:
         for way, row in found.items():
             for name, value in row.items():
                 print(
-                    f"{way:14} {name:22} {value['median']:10.1f} ({value['least']:.1f} to {value['most']:.1f})"
+                    f"{way:14} {name:22} {value['median']:10.1f}"
+                    f" ({value['least']:.1f} to {value['most']:.1f})"
                 )
 
 
