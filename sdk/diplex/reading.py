@@ -9,9 +9,10 @@ from diplex.answers import Choice, Reply, Serving, Timing, Usage
 from diplex.errors import DiplexError, error_of
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2
-from diplex.wire.coalesce import Outbox
+from diplex.wire.coalesce import TokenOutbox
 from diplex.wire.status import Problem
 from diplex.wire.telemetry import finish_word
+from diplex.wire.window import Window
 
 _GOOD_ENDS = frozenset({pb.END_REASON_STOP, pb.END_REASON_LENGTH})
 
@@ -26,7 +27,8 @@ class Reading:
         served: resolves when a worker has begun to answer, or the request is over.
         over: resolves with the request's end, whatever that was.
         gave_way_at: the index behind its last token, each time that it gave way to others.
-        news: what a stream has not yet taken.
+        news: what a stream has not yet taken, joined.
+        window: of a stream that is read, so that not all of an answer waits for a reader that does not.
     """
 
     def __init__(self, choices: int, *, streamed: bool) -> None:
@@ -34,7 +36,8 @@ class Reading:
         self._streamed = streamed
         self.served: asyncio.Future[None] = loop.create_future()
         self.over: asyncio.Future[pb.Done] = loop.create_future()
-        self.news: Outbox[pb.Tokens] = Outbox()
+        self.news: TokenOutbox[pb.Tokens] = TokenOutbox()
+        self.window: Window | None = None
         self.serving: Serving | None = None
         self.gave_way_at: list[int] = []
         self._texts: list[list[str]] = [[] for _ in range(choices)]
@@ -62,7 +65,9 @@ class Reading:
             self._texts[choice].append(tokens.text)
             self._ids[choice] += tokens.ids[:]
         if self._streamed:
-            self.news.put(tokens)
+            if self.window is not None:
+                self.window.came(tokens.index + tokens.count)
+            self.news.put_tokens(tokens)
 
     def on_preempted(self, preemptions: int) -> None:
         """Only a request with one choice gives way, so its tokens say where."""

@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from diplex.answers import Chunk, Reply, Serving
 from diplex.reading import Reading
 from diplex.v1 import generation_pb2 as pb
 from diplex.wire.request import RequestLife
+from diplex.wire.window import Window
+
+AHEAD: Final = 4096
+"""Tokens that wait for a reader before its worker is told to stop sending."""
 
 
 class TokenStream:
@@ -16,7 +20,8 @@ class TokenStream:
 
     `async for chunk in stream` reads it to its end; leaving that loop early ends the request, at the worker
     too. `async with` does the same for whatever happens inside. A request that fails raises its DiplexError
-    where the next chunk would have come.
+    where the next chunk would have come. Tokens that nobody reads wait here, some thousands of them; then at
+    the worker, for half a minute, after which the request ends in an error.
 
     Args:
         start: begins the request for a consumer.
@@ -32,6 +37,7 @@ class TokenStream:
         self._life: RequestLife | None = None
         self._cancelled = False
         self._ready: list[Chunk] = []
+        self._handed = 0  # tokens below this index are in chunks
 
     async def started(self) -> Serving:
         """Who serves the request, once a worker has begun to answer it.
@@ -102,7 +108,11 @@ class TokenStream:
         """
         if not self._ready:
             reading = self._begun()
-            self._ready = _chunks_of(await reading.news.gather(), reading.gave_way_at)
+            if reading.window is not None:
+                reading.window.took(self._handed)
+            gathered = await reading.news.gather()
+            self._handed = 0 if reading.window is None else reading.window.so_far
+            self._ready = [_chunk(tokens, reading.gave_way_at) for tokens in gathered]
             if not self._ready and (error := self._error(reading)):
                 raise error
         return self._ready.pop(0) if self._ready else None
@@ -112,32 +122,21 @@ class TokenStream:
             reading = Reading(self._choices, streamed=True)
             self._life = self._start(reading)
             self._reading = reading
+            reading.window = Window(AHEAD, self._life.window)
         return self._reading
 
     def _error(self, reading: Reading) -> Exception | None:
         return reading.error(cancelled_by_caller=self._cancelled)
 
 
-def _chunks_of(gathered: list[pb.Tokens], gave_way_at: Sequence[int]) -> list[Chunk]:
-    """One chunk a choice for everything that gathered, in the order in which choices spoke."""
-    if len(gathered) == 1:
-        return [_chunk(gathered, gave_way_at)]
-    by_choice: dict[int, list[pb.Tokens]] = {}
-    for tokens in gathered:
-        by_choice.setdefault(tokens.choice, []).append(tokens)
-    return [_chunk(pieces, gave_way_at) for pieces in by_choice.values()]
-
-
-def _chunk(pieces: list[pb.Tokens], gave_way_at: Sequence[int]) -> Chunk:
-    first = pieces[0]
-    count = sum(piece.count for piece in pieces)
-    ids = tuple(token_id for piece in pieces for token_id in piece.ids[:])
-    # Where the engine told only some of them, none are better than a hole.
+def _chunk(tokens: pb.Tokens, gave_way_at: Sequence[int]) -> Chunk:
+    """Everything of one choice that gathered."""
+    behind = tokens.index + tokens.count
     return Chunk(
-        "".join(piece.text for piece in pieces),
-        ids if len(ids) == count else (),
-        first.choice,
-        first.index,
-        count,
-        sum(1 for index in gave_way_at if index < first.index + count),
+        tokens.text,
+        tuple(tokens.ids[:]),
+        tokens.choice,
+        tokens.index,
+        tokens.count,
+        sum(1 for index in gave_way_at if index < behind),
     )

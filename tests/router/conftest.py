@@ -12,6 +12,7 @@ from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2, router_pb2_grpc, worker_pb2, worker_pb2_grpc
 from diplex.wire.grants import Keys
 from diplex.wire.serving import SERVER_OPTIONS, bind, channel
+from diplex.wire.status import Problem
 from diplex_core.words import Pattern, Rules, Tier
 from diplex_router.server import run
 from diplex_router.settings import RouterSettings, WorkerSpec
@@ -123,6 +124,63 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServicer):
         return [worker_pb2.WorkerSessionResponse(tokens=words), worker_pb2.WorkerSessionResponse(done=[done])]
 
 
+@dataclass
+class FloodingWorker(ScriptedWorker):
+    """Says words of 64 KiB as fast as it can, as far as each sequence's window lets it."""
+
+    upto: dict[int, int] = field(default_factory=dict)
+    moved: asyncio.Condition = field(default_factory=asyncio.Condition)
+    stopped_at: int | None = None
+    """The index at which it waits for a window."""
+    verdict: Problem | None = None
+
+    async def Session(self, request_iterator, context):  # type: ignore[no-untyped-def,override]
+        frames: asyncio.Queue[worker_pb2.WorkerSessionResponse] = asyncio.Queue(1)
+
+        async def orders(tasks: asyncio.TaskGroup) -> None:
+            async for request in request_iterator:
+                for start in request.starts:
+                    self.upto[start.seq] = start.window_upto
+                    tasks.create_task(self.say(start, frames))
+                async with self.moved:
+                    for window in request.windows:
+                        self.upto[window.seq] = window.upto
+                    self.moved.notify_all()
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(orders(tasks))
+            while True:
+                await context.write(await frames.get())
+
+    async def say(
+        self, start: worker_pb2.Start, frames: "asyncio.Queue[worker_pb2.WorkerSessionResponse]"
+    ) -> None:
+        grant, seq = KEYS.verify(start.grant), start.seq
+        self.report(held=[worker_pb2.Held(claim=grant.claim, blocks=grant.blocks, slots=grant.slots)])
+        for index in range(grant.max_tokens):
+            async with self.moved:
+                while self.upto[seq] and index >= self.upto[seq] and not self.verdict:
+                    self.stopped_at = index
+                    self.moved.notify_all()
+                    await self.moved.wait()
+                self.stopped_at = None
+            if self.verdict:
+                break
+            word = pb.Tokens(seq=seq, index=index, count=1, ids=[index], text="x" * 65536)
+            await frames.put(worker_pb2.WorkerSessionResponse(tokens=[word]))
+        reason = pb.END_REASON_FAILED if self.verdict else pb.END_REASON_LENGTH
+        self.report(ended=[worker_pb2.Ended(claim=grant.claim, reason=reason)])
+        error = self.verdict.to_bytes() if self.verdict else b""
+        done = pb.Done(seq=seq, reason=reason, claim=grant.claim, error=error)
+        await frames.put(worker_pb2.WorkerSessionResponse(done=[done]))
+
+    async def end(self, verdict: Problem) -> None:
+        """End what waits for its window."""
+        async with self.moved:
+            self.verdict = verdict
+            self.moved.notify_all()
+
+
 @asynccontextmanager
 async def serving(worker: ScriptedWorker) -> AsyncIterator[ScriptedWorker]:
     server = grpc.aio.server(options=SERVER_OPTIONS)
@@ -158,6 +216,12 @@ async def routing(
 async def worker() -> AsyncIterator[ScriptedWorker]:
     async with serving(ScriptedWorker("w1")) as worker:
         yield worker
+
+
+@pytest.fixture
+async def flooding_worker() -> AsyncIterator[FloodingWorker]:
+    async with serving(FloodingWorker("w1")) as worker:
+        yield worker  # type: ignore[misc]
 
 
 @pytest.fixture

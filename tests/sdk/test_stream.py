@@ -82,6 +82,25 @@ async def test_ids_of_which_some_are_unknown_are_left_out_of_a_gathered_chunk(
     assert [(chunk.ids, chunk.count) async for chunk in stream] == [((), 2)]
 
 
+async def test_a_reader_that_lags_far_shuts_its_window_and_opens_it_as_it_reads(
+    client, desk, worker, wait_until, monkeypatch
+):
+    monkeypatch.setattr("diplex.stream.AHEAD", 4)
+    stream, playing = await begun(client, desk, worker)
+    await playing.say(*"abcd")
+    await wait_until(lambda: playing.windows == [5])
+    assert (await anext(stream)).text == "toabcd"
+    after = asyncio.create_task(anext(stream))  # asking for more says that it has read what it got
+    await wait_until(lambda: playing.windows == [5, 9])
+    await playing.say("e")
+    assert (await after).text == "e"
+    reading = asyncio.create_task(anext(stream))
+    await wait_until(lambda: playing.windows == [5, 9, 0])
+    await playing.done(pb.END_REASON_STOP)
+    with pytest.raises(StopAsyncIteration):
+        await reading
+
+
 async def test_a_stream_that_nobody_reads_asks_for_nothing(client, desk, heard):
     client.stream("never read")
     client.start(heard(), "a prompt", request_id="next")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import worker_pb2
+from diplex.wire.coalesce import join
 
 if TYPE_CHECKING:
     from diplex_workers.sequence import Sequence
@@ -44,13 +45,7 @@ class TokenStream:
                 self._empty = False
                 self._wake()
             return
-        # Entries with and without ids do not mix: ids are `count` many, or none.
-        if len(entry.ids) + len(ids) not in (0, entry.count + count):
-            del entry.ids[:]
-            ids = ()
-        entry.count += count
-        entry.ids.extend(ids)
-        entry.text += text
+        join(entry, count, ids, text)
 
     def done(self, done: pb.Done) -> None:
         """Say a sequence's last word."""

@@ -3,10 +3,15 @@
 A writer of a stream takes everything that was put since it last looked, and sends it as one message. While
 that write waits for the transport the next message gathers by itself; a transport that keeps up gets each
 item at once. A put costs a list append, and only the first after an empty outbox wakes the writer.
+
+Tokens that gather are joined: a choice's become one message, whatever their number.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Generic, TypeVar
+
+from diplex.v1 import generation_pb2 as pb
 
 T = TypeVar("T")
 
@@ -59,3 +64,39 @@ class Outbox(Generic[T]):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def join(entry: pb.Tokens, count: int, ids: Sequence[int], text: str) -> None:
+    """Add to tokens of a choice those that come behind them.
+
+    Args:
+        ids: `count` many, or none: where the engine told only some of them, none are better than a hole.
+    """
+    if len(entry.ids) + len(ids) not in (0, entry.count + count):
+        del entry.ids[:]
+        ids = ()
+    entry.count += count
+    entry.ids.extend(ids)
+    entry.text += text
+
+
+class TokenOutbox(Outbox[T | pb.Tokens]):
+    """An outbox of one request, in which at most one message of tokens a choice waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: dict[int, pb.Tokens] = {}
+
+    def put_tokens(self, tokens: pb.Tokens) -> None:
+        """Add tokens, which continue those put before. What waits is added to: nobody else may hold it."""
+        waiting = self._waiting.get(tokens.choice)
+        if waiting is None:
+            self._waiting[tokens.choice] = tokens
+            self.put(tokens)
+        else:
+            join(waiting, tokens.count, tokens.ids[:], tokens.text)
+
+    async def gather(self) -> list[T | pb.Tokens]:
+        items = await super().gather()
+        self._waiting.clear()
+        return items
