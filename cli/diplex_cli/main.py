@@ -13,6 +13,7 @@ COMMANDS = {
     "chat": "ask one question and stream the answer",
     "explain": "say why a request went, or would go, where",
     "plan": "say how a model lies in memory, and what to expect of it",
+    "recipe": "print the commands that deploy a model in a pattern",
     "replay": "replay a public trace against a running router, and report",
     "simulate": "simulate a load on a fleet of any size in virtual time, and report",
     "fetch": "bring the small model's weights into the user's cache",

@@ -70,7 +70,7 @@ def _asked(args: Namespace) -> "Page":
     from diplex_core.plan.page import BATCH, page_of
 
     def count(text: str | None, option: str, otherwise: int) -> int:
-        return otherwise if text is None else _count(text, option)
+        return otherwise if text is None else count_in(text, option)
 
     deployment = deployment_of(
         args.model,
@@ -90,7 +90,8 @@ def _asked(args: Namespace) -> "Page":
     )
 
 
-def _count(text: str, option: str) -> int:
+def count_in(text: str, option: str) -> int:
+    """A whole number from 1 up, of an option. Raises UsageError."""
     number = int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else 0
     if number < 1:
         raise UsageError(f"{option}: '{text[:40]}' is not a whole number from 1 to 999,999. Mend: {option} 1")

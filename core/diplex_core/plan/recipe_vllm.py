@@ -1,0 +1,59 @@
+"""vLLM's words: `vllm serve`. Options as vLLM 0.20 has them.
+
+Sources: docs.vllm.ai, "vllm serve" and "Speculative decoding"; vllm/config/{kv_events,speculative}.py.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from diplex_core.words import Pattern
+
+if TYPE_CHECKING:
+    from diplex_core.plan.recipe import Served
+
+TITLE: Final = "vLLM"
+VERSIONS: Final = "0.20"
+WEIGHTS: Final = ("nvfp4", "fp8", "bf16")
+KV_CACHES: Final = ("fp8", "bf16")
+_EVENTS: Final = 5557
+_REPLAY: Final = 5657
+
+
+def command(served: "Served") -> tuple[str, ...]:
+    it, sizes = served.deployment, served.sizes
+    use = int(100 * served.share * it.layout.gpu_memory_utilization) / 100
+    words = [
+        *("vllm", "serve", served.checkpoint),
+        *("--host", served.host, "--port", str(served.port)),
+        *("--served-model-name", served.name),
+        *("--tensor-parallel-size", str(served.ranks)),
+        *("--max-num-seqs", str(sizes.sequences)),
+        *("--max-num-batched-tokens", str(sizes.step_tokens)),
+        *("--max-model-len", str(sizes.longest)),
+        *("--gpu-memory-utilization", str(use)),
+        *("--kv-cache-dtype", "auto" if it.kv_cache == "bf16" else it.kv_cache),
+        *("--scheduling-policy", "priority"),
+        *("--kv-events-config", _json(_events(served.number))),
+    ]
+    if (kind := {Pattern.D: "draft_model", Pattern.A_EAGLE: "eagle3"}.get(it.pattern)) is not None:
+        speculates = {"method": kind, "model": served.draft, "num_speculative_tokens": served.ahead}
+        words += ["--speculative-config", _json(speculates)]
+    return tuple(words)
+
+
+def config(served: "Served") -> dict[str, Any]:
+    """It reads no file."""
+    return {}
+
+
+def _events(number: int) -> dict[str, Any]:
+    return {
+        "enable_kv_cache_events": True,
+        "publisher": "zmq",
+        "endpoint": f"tcp://*:{_EVENTS + number}",
+        "replay_endpoint": f"tcp://*:{_REPLAY + number}",
+    }
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value)
