@@ -1,9 +1,9 @@
-"""The devices that a program started from here gets from CUDA: `python -m diplex_workers.launch.cuda_devices`.
+"""What CUDA gives a program that is started from here: `python -m diplex_workers.launch.cuda_devices`.
 
 NVML shows GPUs; this shows what `CUDA_VISIBLE_DEVICES`, MIG and MPS leave of them, by the same driver that an
 engine asks. Its own process, because a CUDA context cannot be undone. It imports nothing but Python's own.
 
-One line of JSON a device: index, uuid, name, memory (bytes). Exit code 1: CUDA cannot be asked, stderr says why.
+One line of JSON a device: index, uuid, name, memory (bytes). Exit code 1: CUDA cannot be asked; see stderr.
 
 Source: the CUDA driver API, device management (see docs/engines.md).
 """
