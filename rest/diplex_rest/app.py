@@ -1,23 +1,20 @@
 """The routes."""
 
-from http import HTTPStatus
+from collections.abc import Mapping
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from diplex import AsyncClient, DiplexError
+from diplex import AsyncClient
 from diplex_rest.direct import Turns
 from diplex_rest.front import Front
 from diplex_rest.generating import Generating
 from diplex_rest.listing import Listing
 from diplex_rest.metrics import Metrics
-from diplex_rest.openai.errors import INVALID, SERVER, ApiError, error_of
 from diplex_rest.openai.request import read_chat, read_text
 from diplex_rest.openai.response import ChatShape, TextShape
+from diplex_rest.refusing import HANDLERS, refusing
 from diplex_rest.spans import HttpSpans
 from diplex_rest.status_pages import StatusPages
 from diplex_rest.underway import Underway
@@ -44,44 +41,24 @@ def make_app(client: AsyncClient, underway: Underway) -> ASGIApp:
             Route("/ready", pages.ready),
             Route("/metrics", pages.metrics),
         ],
-        exception_handlers={
-            ApiError: _api_error,
-            DiplexError: _sdk_error,
-            HTTPException: _http_error,
-            # The outermost: answers with OpenAI's body, and Starlette raises it on to the log.
-            Exception: _broken,
-        },
+        exception_handlers=HANDLERS,
     )
-    return Front(app, metrics, HttpSpans())
+    short = ShortCut({"/v1/chat/completions": refusing(chat), "/v1/completions": refusing(text)}, app)
+    return Front(short, metrics, HttpSpans())
 
 
-def respond(error: ApiError) -> Response:
-    """The response that an error is."""
-    headers = {name.decode(): value.decode() for name, value in error.headers()}
-    return Response(error.body(), error.status, headers, media_type="application/json")
+class ShortCut:
+    """What nearly every request asks for is found at once; Starlette's way there costs more than reading the
+    request does. All else, other methods of these paths too, is Starlette's.
 
+    Args:
+        posted: applications by the path that is posted to.
+    """
 
-def _api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return respond(error)
+    def __init__(self, posted: Mapping[str, ASGIApp], others: ASGIApp) -> None:
+        self._posted = posted
+        self._others = others
 
-
-def _sdk_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, DiplexError)
-    return respond(error_of(error.problem))
-
-
-def _http_error(request: Request, error: Exception) -> Response:
-    """Paths that nobody knows, and methods that a path does not have."""
-    assert isinstance(error, HTTPException)
-    status = HTTPStatus(error.status_code)
-    message = f"{request.method} {request.url.path}: {status.phrase}. Mend: see docs/reference/rest.md"
-    code = status.name.lower()
-    response = respond(ApiError(status, message, type=INVALID, code=code))
-    response.headers.update(error.headers or {})
-    return response
-
-
-def _broken(request: Request, error: Exception) -> Response:
-    message = "the shim broke on this request; its log says where. Mend: report it with the request's id"
-    return respond(ApiError(500, message, type=SERVER, code="internal_error"))
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._posted.get(scope["path"]) if scope.get("method") == "POST" else None
+        await (app or self._others)(scope, receive, send)

@@ -29,7 +29,7 @@ class Metrics:
             _forget_the_dead(Path(folder))
             # What is shown is read from the folder; what is counted here goes there by itself.
             self._registry, registry = CollectorRegistry(), registry
-            MultiProcessCollector(self._registry, folder)
+            MultiProcessCollector(self._registry, folder)  # type: ignore[no-untyped-call]
         processes = _gauge("processes", "Processes that serve this port", registry)
         processes.set(1)
         self._requests = Counter(
@@ -93,4 +93,4 @@ def _forget_the_dead(folder: Path) -> None:
     for file in folder.glob("gauge_live*_*.db"):
         pid = file.stem.rpartition("_")[2]
         if not Path("/proc", pid).exists():
-            mark_process_dead(int(pid), str(folder))
+            mark_process_dead(int(pid), str(folder))  # type: ignore[no-untyped-call]

@@ -29,11 +29,11 @@ def count_without_tokenizer(prompt: pb.Prompt, model: pb.Model) -> PromptCount:
     Raises:
         Problem: INVALID_ARGUMENT for an empty prompt, or a chat that is no JSON array of messages.
     """
-    tokens = bound_tokens(prompt, model.bound)
     size = model.block_tokens
     if model.tokenizer_hash == simulated.TOKENIZER_HASH:
         hashes = simulated.hash_simulated(prompt, size, model.name)
         return PromptCount(simulated.count_simulated(prompt), True, hashes, size if hashes else 0)
+    tokens = bound_tokens(prompt, model.bound)
     if prompt.WhichOneof("content") == "ids":
         hashes = block_hashes(prompt.ids.ids, size, model.name)
         return PromptCount(tokens, True, hashes, size if hashes else 0)
