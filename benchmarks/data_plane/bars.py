@@ -32,6 +32,6 @@ def ratio(
 
 def line(one: Mapping[str, Any]) -> str:
     """It in one line."""
-    measured = "–" if one["measured"] is None else f"{one['measured']:.4g}"
+    measured = "-" if one["measured"] is None else f"{one['measured']:.4g}"
     note = f" ({one['note']})" if one["note"] else ""
     return f"{one['verdict']:12} {one['what']}: {measured} {one['unit']}, bar {one['bar']:g}{note}"

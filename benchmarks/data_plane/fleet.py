@@ -1,7 +1,7 @@
 """diplex as it is measured: simulated workers on the core of the load, router and shim on the other.
 
-The simulated engine takes 26 ms for a step of 200 sequences by the chapter's figures, more or less with more or
-fewer. `time_scale` turns that into the pace that is wanted at the number of streams that will run.
+The simulated engine takes 26 ms for a step of 200 sequences by the chapter's figures, less with fewer.
+`time_scale` turns that into the pace that is wanted at the number of streams that will run.
 """
 
 import json
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+
 from diplex_core.model.steps import step_times
 from diplex_core.words import Pattern
 
@@ -43,7 +44,7 @@ class Fleet:
 
 
 def time_scale(pace: float, streams: float) -> float:
-    """With which the simulated engine gives each of so many streams a token every `pace` seconds; 0: at once."""
+    """With which so many streams get a token each every `pace` seconds; 0: as fast as they can."""
     if not pace:
         return FULL_SPEED
     times = step_times(

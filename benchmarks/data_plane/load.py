@@ -1,7 +1,7 @@
 """The load: OpenAI chat requests over plain HTTP/1.1, counted as they come, in a process of its own.
 
-It reads just enough: where a head ends, how many events and tokens a piece holds, and where an answer ends. It
-is told what to do by lines of JSON on stdin (`measure.py`) and answers each with one line.
+It reads just enough: where a head ends, how many events and tokens a piece holds, and where an answer ends.
+It is told what to do by lines of JSON on stdin (`measure.py`) and answers each with one line.
 
 Tokens are counted by spaces: every word but an answer's first has one before it, and an event that both
 simulated engines write has none elsewhere but behind `data:`. So an event that holds several tokens, as where
@@ -29,9 +29,9 @@ class Group:
     """Streams that are asked for and counted together.
 
     Args:
-        asked: `port`, `streams` at once; `tokens` of an answer; `stream`; `prompt` in bytes; `ramp` seconds over which
-            they begin; `rate`: new requests a second instead of `streams` at once; `again`: whether an answer's end
-            begins the next request; `key`, `path` and `extra` for bodies.
+        asked: `port`, `streams` at once; `tokens` of an answer; `stream`; `prompt` in bytes; `ramp` seconds
+            over which they begin; `rate`: new requests a second, not `streams` at once; `again`: whether an
+            answer's end begins the next request; `extra`: more fields of the body.
     """
 
     def __init__(self, asked: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ class Group:
             await self.one()
         if self.asked.get("settle", True):
             async with asyncio.timeout(float(self.asked.get("settle_within", _SETTLE))):
-                while sum(1 for one in self.streams if one.spoke) + sum(self.failures.values()) < count:
+                while sum(1 for one in self.streams if one.ever) + sum(self.failures.values()) < count:
                     self.all_began.clear()
                     await self.all_began.wait()
 
@@ -122,11 +122,12 @@ class Stream(asyncio.Protocol):
         self.number = number
         self.busy = False
         self.spoke = False
+        self.ever = False  # has had a first token, of whichever request
         self.sent = 0.0
         self._last = 0.0
         self._tail = b""
         self._head: bytes | None = b""
-        self._left = -1  # bytes of a body whose length is known
+        self._left = -1  # bytes of a body whose length is known; -1: it comes in chunks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's own is no subclass of it
@@ -166,7 +167,7 @@ class Stream(asyncio.Protocol):
         tokens = data.count(b" ") - events
         if not self.spoke:
             if _SOME_TEXT.search(looked):
-                self.spoke = True
+                self.spoke = self.ever = True
                 tokens += 1
                 group.ttft.append(now - self.sent)
                 group.all_began.set()
@@ -187,7 +188,7 @@ class Stream(asyncio.Protocol):
             over = data.endswith(b"0\r\n\r\n")
         if over:
             self.group.ttft.append(now - self.sent)
-            self.spoke = True
+            self.spoke = self.ever = True
             self.group.all_began.set()
             self._ended(now)
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import fleet
 import machine
 import peers
+import profiles
 
 HERE = Path(__file__).parent
 Figures = dict[str, float]
@@ -94,7 +95,8 @@ def window(
     """What the load counted, and the CPU seconds of each part, within some seconds; and CPU of the load."""
     before = loading.ask(do="mark", group=group)
     cpu_before, load_before = target.cpu(), machine.cpu_seconds(loading.pid)
-    time.sleep(seconds)
+    with profiles.watching(target, seconds):
+        time.sleep(seconds)
     after = loading.ask(do="mark", group=group)
     cpu_after, load_after = target.cpu(), machine.cpu_seconds(loading.pid)
     counted = {

@@ -1,4 +1,4 @@
-"""The routers that diplex is measured beside: installed from PyPI on demand, each into an environment of its own.
+"""The routers beside diplex: installed from PyPI on demand, each into an environment of its own.
 
 They are Rust programs that forward OpenAI's HTTP to workers. Each runs with its cheapest policy, round robin,
 without retries and with every bound out of the way. They keep their own defaults otherwise.

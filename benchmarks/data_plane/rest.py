@@ -1,4 +1,4 @@
-"""REST: streams at a pace and at full speed, unary requests, and the first token, through diplex and its peers."""
+"""REST: streams at a pace and at full speed, unary requests, and the first token, through each."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -152,7 +152,7 @@ def first_token(rounds: int, seconds: float, only: Sequence[str] = ()) -> dict[s
     ):
 
         def one(name: str) -> measure.Figures:
-            port, target = found[name]
+            port, _ = found[name]
             loading.ask(do="open", port=port, streams=STREAMS, tokens=5000, ramp=1.0)
             try:
                 loading.ask(do="arrive", group="new", port=port, rate=20, seconds=0.5, tokens=4)
@@ -197,7 +197,7 @@ def per_token(counted: dict[str, Any], spent: dict[str, float], own: dict[str, f
 def added(figures: dict[str, dict[str, dict[str, float]]], key: str) -> None:
     """What each adds to the direct way, from the medians."""
     if "direct" in figures and key in figures["direct"]:
-        for name, of in figures.items():
+        for of in figures.values():
             if key in of:
                 of[f"added_{key}"] = {
                     "median": round(of[key]["median"] - figures["direct"][key]["median"], 4)

@@ -1,11 +1,11 @@
-"""The data plane, side by side on loopback: diplex on each of its paths, and the routers that it is measured beside.
+"""The data plane, side by side on loopback: diplex on each of its paths, and three routers beside it.
 
 Everything that computes tokens here is simulated. Load and upstream share one core, what is measured has the
 other. Results go into a JSON file, scenario by scenario: those that are not asked for keep what stands there.
 
     .venv/bin/python benchmarks/data_plane/run.py --list
     .venv/bin/python benchmarks/data_plane/run.py --quick --only rest_paced_1 --out results.json
-    .venv/bin/python benchmarks/data_plane/run.py --out benchmarks/data_plane/results.json    # about half an hour
+    .venv/bin/python benchmarks/data_plane/run.py --out results.json    # half an hour
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import Any
 
 import bars
 import machine
+import profiles
 import rest
 
 Scenario = Callable[[bool, list[str]], dict[str, Any]]
@@ -44,6 +45,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round: a look, no figure to keep")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON; other scenarios in it are kept")
     parser.add_argument("--lock", type=Path, metavar="FILE", help="held for one scenario at a time")
+    parser.add_argument(
+        "--profile", type=Path, metavar="FOLDER", help="py-spy flame graphs of diplex's processes; no figures"
+    )
     parser.add_argument("--list", action="store_true", help="print the scenarios' names")
     args = parser.parse_args()
     if args.list:
@@ -52,7 +56,11 @@ def main() -> None:
     unknown = [name for name in args.only or () if name not in SCENARIOS]
     if unknown:
         parser.error(f"no such scenario: {', '.join(unknown)}. Known: {', '.join(SCENARIOS)}")
+    if args.profile:
+        profiles.into(args.profile)
+        args.quick, args.who, args.out = True, ["diplex"], None
     for name in args.only or SCENARIOS:
+        profiles.begin(name)
         with held(args.lock):
             began = time.monotonic()
             about = machine.description()

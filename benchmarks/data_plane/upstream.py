@@ -92,10 +92,7 @@ class Answer:
         self.said += 1
         over = self.said >= self.tokens
         if self.stream:
-            if self.said == 1:
-                data = HEAD + FIRST
-            else:
-                data = NEXT[self.said & 7]
+            data = HEAD + FIRST if self.said == 1 else NEXT[self.said & 7]
             transport.write(data + LAST if over else data)
         elif over:
             transport.write(_whole(self.tokens))
