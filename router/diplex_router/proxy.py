@@ -5,6 +5,7 @@ that is a function call away. A client that does not read shuts its window at th
 here stays little.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -27,11 +28,16 @@ AHEAD: Final = 512
 
 
 class LocalDesk:
-    """The asking end of a session that never leaves the process; it shares one for all proxied requests."""
+    """The asking end of a session that never leaves the process; it shares one for all proxied requests.
 
-    def __init__(self, driver: Driver, answers: Answers) -> None:
+    Args:
+        addresses: by worker, where this router reaches it; what a worker advertises is meant for clients.
+    """
+
+    def __init__(self, driver: Driver, answers: Answers, addresses: Mapping[str, str]) -> None:
         self._driver = driver
         self._answers = answers
+        self._addresses = addresses
         self._waiting: dict[int, AskAnswers] = {}
         self._last_id = 0
         self._session = driver.open_session(self)
@@ -61,6 +67,8 @@ class LocalDesk:
             case router_pb2.Queued():
                 answers.on_queued(message)
             case router_pb2.Granted():
+                assert isinstance(decision, Granted)
+                message.address = self._addresses.get(decision.worker.name, message.address)
                 answers.on_granted(message)
             case router_pb2.Refused():
                 answers.on_refused(message)

@@ -70,9 +70,9 @@ async def run(
     streams = WorkerStreams()
     view = View(settings.name, admission, settings.workers, links.infos, begun)
     hello = router_pb2.RouterSessionResponse(router=settings.name, epoch=epoch)
-    service = RouterService(
-        driver, view, metrics, Answers(settings.name, epoch, settings.keys), streams, hello
-    )
+    answers = Answers(settings.name, epoch, settings.keys)
+    addresses = {spec.name: spec.address for spec in settings.workers}
+    service = RouterService(driver, view, metrics, answers, streams, hello, addresses)
     router_pb2_grpc.add_RouterServicer_to_server(service, server)
     async with serve_metrics(settings.host, settings.metrics_port, metrics.text, option="--metrics-port"):
         await server.start()

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 import grpc
@@ -40,6 +40,7 @@ class RouterService(router_pb2_grpc.RouterServicer):
         answers: Answers,
         streams: WorkerStreams,
         hello: router_pb2.RouterSessionResponse,
+        addresses: Mapping[str, str],
     ) -> None:
         self._driver = driver
         self._view = view
@@ -47,7 +48,7 @@ class RouterService(router_pb2_grpc.RouterServicer):
         self._answers = answers
         self._streams = streams
         self._hello = hello
-        self._desk = LocalDesk(driver, answers)
+        self._desk = LocalDesk(driver, answers, addresses)
         self._tracer = trace.get_tracer("diplex.router")
         self._ready = asyncio.Event()
 

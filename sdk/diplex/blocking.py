@@ -12,6 +12,7 @@ from diplex.options import Options
 from diplex.stream import TokenStream
 from diplex.tokens.counter import Tokenizers
 from diplex.v1 import router_pb2
+from diplex.wire.detour import Direct
 
 T = TypeVar("T")
 
@@ -30,8 +31,11 @@ class Client:
         api_key: str | None = None,
         patience: float = 10.0,
         tokenizers: Tokenizers | None = None,
+        direct: Direct = "auto",
     ) -> None:
-        self._client = AsyncClient(target, api_key=api_key, patience=patience, tokenizers=tokenizers)
+        self._client = AsyncClient(
+            target, api_key=api_key, patience=patience, tokenizers=tokenizers, direct=direct
+        )
         self._loop = asyncio.new_event_loop()
         # A daemon: a program that forgets `close` must still be able to end.
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"diplex {target}", daemon=True)

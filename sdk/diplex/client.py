@@ -6,7 +6,7 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable
 from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar, Unpack
+from typing import Final, Self, TypeVar, Unpack, get_args
 
 import grpc
 from opentelemetry import context as otel_context
@@ -24,6 +24,7 @@ from diplex.stream import TokenStream
 from diplex.tokens.counter import Counter, Tokenizers
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2, router_pb2_grpc
+from diplex.wire.detour import Detour, Direct
 from diplex.wire.frames import WorkerStreams
 from diplex.wire.prompt_count import PromptCount
 from diplex.wire.request import Consumer, RequestLife, Wanted
@@ -52,6 +53,8 @@ class AsyncClient:
         tokenizers: by model name, the path of its tokenizer.json or of the folder that holds it: its prompts
             are counted exactly, not bounded, and their blocks hashed. Qwen3's and Qwen2.5's are found by
             themselves where `diplex[tokenizers,qwen]` is installed. See docs/guide/tokens.md.
+        direct: "auto": tokens come straight from workers, and through the router from those that cannot be
+            reached from here; "always": never through the router; "never": always.
     Raises:
         ValueError: there is no such tokenizer.
         ImportError: there are tokenizers, and the extra `tokenizers` is not installed.
@@ -64,7 +67,11 @@ class AsyncClient:
         api_key: str | None = None,
         patience: float = 10.0,
         tokenizers: Tokenizers | None = None,
+        direct: Direct = "auto",
     ) -> None:
+        if direct not in get_args(Direct):
+            raise ValueError(f"direct is {direct!r}. Mend: one of {', '.join(get_args(Direct))}")
+        self._direct = direct
         self.target = target
         self._tracer = otel_trace.get_tracer("diplex.client")
         self._where = _server_of(target)
@@ -79,6 +86,8 @@ class AsyncClient:
         self._channel = channel(self.target)
         self._stub: router_pb2_grpc.RouterAsyncStub = router_pb2_grpc.RouterStub(self._channel)
         self._streams = WorkerStreams()
+        way_round = Detour(self._stub, self._streams, self._direct)
+        self._detour = None if self._direct == "always" else way_round
         self._is_ready = asyncio.Event()
         self._models = ModelList(self._stub, changed=self._listed)
         self._session = RouterSession(
@@ -103,6 +112,8 @@ class AsyncClient:
             return
         for life in list(self._lives):
             life.cancel()
+        if self._detour is not None:
+            await self._detour.close()
         await self._streams.close()
         tasks = list(self._tasks)
         for task in tasks:
@@ -296,7 +307,7 @@ class AsyncClient:
             parent=parent,
             about=self._where,
         )
-        life = RequestLife(wanted, desk, self._streams, consumer)
+        life = RequestLife(wanted, desk, self._streams, consumer, detour=self._detour)
         if at_once:
             life.begin()
         else:

@@ -46,6 +46,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServicer):
     number: int = 0
     refuse_next: int = 0
     answer: bool = True
+    advertised: str = ""
     held_back: asyncio.Event | None = None
     """While it is not set, a started sequence is held and nothing comes of it."""
 
@@ -59,7 +60,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServicer):
             engine="script",
             simulated=True,
             boot=self.boot,
-            address=f"127.0.0.1:{self.port}",
+            address=self.advertised or f"127.0.0.1:{self.port}",
             block_tokens=32,
             capacity_blocks=self.blocks,
             capacity_slots=self.slots,

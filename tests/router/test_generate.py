@@ -29,6 +29,15 @@ async def test_a_proxied_request_is_served_whole(worker: Any, new_router: Any) -
         assert messages[-1].done.usage.completion_tokens == 4
 
 
+async def test_a_worker_is_reached_where_the_router_links_to_it_whatever_it_advertises(
+    worker: Any, new_router: Any
+) -> None:
+    worker.advertised = "127.0.0.1:1"
+    async with new_router(worker) as stub:
+        messages = [message async for message in stub.Generate(request())]
+        assert messages[-1].done.reason == pb.END_REASON_LENGTH
+
+
 async def test_a_refusing_worker_is_asked_again_behind_the_clients_back(worker: Any, new_router: Any) -> None:
     worker.refuse_next = 2
     async with new_router(worker) as stub:

@@ -130,6 +130,7 @@ class ScriptedRouter(Scripted, router_pb2_grpc.RouterServicer):
         bound = pb.CountBound(bytes_per_token=4, tokens_per_message=4, tokens_per_chat=3)
         self.models = [pb.Model(name=MODEL, context=2048, has_chat_template=True, bound=bound, workers=1)]
         self.looks = 0
+        self.proxied: asyncio.Queue[Proxied] = asyncio.Queue()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         router_pb2_grpc.add_RouterServicer_to_server(self, server)
@@ -178,7 +179,43 @@ class ScriptedRouter(Scripted, router_pb2_grpc.RouterServicer):
             yield router_pb2.RouterWatchFleetResponse(fleet=fleet)
         await Problem(grpc.StatusCode.UNAVAILABLE, "it ends here").abort(context)
 
-    Generate = None  # type: ignore[assignment]
+    async def Generate(self, request: Any, context: Any) -> None:  # type: ignore[override]
+        metadata = {key: str(value) for key, value in context.invocation_metadata()}
+        proxied = Proxied(request, context, metadata)
+        self.proxied.put_nowait(proxied)
+        try:
+            await proxied.over.wait()
+        except asyncio.CancelledError:
+            proxied.left.set()
+            raise
+
+    async def proxies(self) -> "Proxied":
+        """The next request that comes whole."""
+        return await soon(self.proxied.get())
+
+
+@dataclass
+class Proxied:
+    """The router's end of one `Generate`."""
+
+    request: router_pb2.RouterGenerateRequest
+    context: Any
+    metadata: dict[str, str]
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def say(self, **parts: Any) -> None:
+        await self.context.write(router_pb2.RouterGenerateResponse(**parts))
+
+    async def serve(self, *words: str, worker: str = "w9", index: int = 0) -> None:
+        """Served by a worker, which says these words, a token each."""
+        tokens = pb.Tokens(index=index, count=len(words), text="".join(words), ids=range(len(words)))
+        serving = router_pb2.Serving(worker=worker, tier="standard", pattern="A")
+        await self.say(serving=serving, tokens=[tokens])
+
+    async def end(self, reason: "pb.EndReason.ValueType" = pb.END_REASON_STOP) -> None:
+        await self.say(done=pb.Done(reason=reason))
+        self.over.set()
 
 
 @dataclass

@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
+import diplex
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2
 from diplex.wire import request
@@ -184,17 +185,19 @@ async def test_output_without_ids_is_resumed_by_its_text(client, desk, worker, h
     assert (await worker.plays()).start.resume == pb.Resume(from_index=2, text="to be")
 
 
-async def test_an_unreachable_worker_is_named_to_the_router(client, desk, worker, other, heard):
+async def test_an_unreachable_worker_is_named_to_the_router(router, worker, other, heard):
     await other.kill()
     consumer = heard()
-    client.start(consumer, "a prompt")
-    await desk.grant(await desk.hears(), other)
-    again = await desk.hears()
-    assert (again.again.reason, again.again.worker) == (pb.END_REASON_FAILED, "w2")
-    assert again.again.produced_tokens == 0
-    await desk.grant(again, worker)
-    await (await worker.plays()).done(pb.END_REASON_STOP)
-    assert (await consumer.end()).reason == pb.END_REASON_STOP
+    async with diplex.AsyncClient(router.address, direct="always") as client:
+        desk = await router.desk()
+        client.start(consumer, "a prompt")
+        await desk.grant(await desk.hears(), other)
+        again = await desk.hears()
+        assert (again.again.reason, again.again.worker) == (pb.END_REASON_FAILED, "w2")
+        assert again.again.produced_tokens == 0
+        await desk.grant(again, worker)
+        await (await worker.plays()).done(pb.END_REASON_STOP)
+        assert (await consumer.end()).reason == pb.END_REASON_STOP
 
 
 async def test_a_worker_that_dies_before_the_first_token_costs_nothing(client, desk, worker, other, heard):

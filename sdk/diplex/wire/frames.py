@@ -5,6 +5,7 @@ makes Python fast enough here. A stream that breaks ends every sequence on it; t
 """
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Final, Protocol, TypeAlias
 
@@ -13,10 +14,12 @@ import grpc
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import worker_pb2, worker_pb2_grpc
 from diplex.wire.coalesce import Outbox
-from diplex.wire.serving import channel
+from diplex.wire.reach import Reach
+from diplex.wire.serving import channel, connected
 from diplex.wire.status import Problem
 
 WORKER_GONE: Final = "WORKER_GONE"
+WORKER_UNREACHABLE: Final = "WORKER_UNREACHABLE"
 LOST_TOKENS: Final = "LOST_TOKENS"
 
 _PROMPTS_PER_MESSAGE: Final = 4 * 1024 * 1024
@@ -80,6 +83,23 @@ class WorkerStreams:
     def __init__(self) -> None:
         self._streams: dict[str, _Stream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reach = Reach(time.monotonic)
+
+    def out_of_reach(self, address: str) -> bool:
+        """Whether the worker at this address cannot be reached from here, as far as was tried."""
+        self._try_again()
+        return self._reach.out_of_reach(address)
+
+    def nothing_in_reach(self) -> bool:
+        """Whether that is so of every address that was tried."""
+        self._try_again()
+        return self._reach.nothing_in_reach()
+
+    def _try_again(self) -> None:
+        """Dial what is due, beside the requests: none of them waits for it."""
+        for address in self._reach.due():
+            if address not in self._streams:
+                self._stream(address)
 
     def open(self, address: str, start: worker_pb2.Start, sink: SequenceSink) -> SequenceHandle:
         """Start a sequence. Never raises: a worker that cannot be reached is an `on_done`, FAILED.
@@ -87,13 +107,15 @@ class WorkerStreams:
         Args:
             start: its `seq` is set here.
         """
-        stream = self._streams.get(address)
-        if stream is None:
-            stream = self._streams[address] = _Stream(address)
-            task = asyncio.get_running_loop().create_task(self._run(stream), name=f"session with {address}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        stream = self._streams.get(address) or self._stream(address)
         return stream.open(start, sink)
+
+    def _stream(self, address: str) -> "_Stream":
+        stream = self._streams[address] = _Stream(address, self._reach)
+        task = asyncio.get_running_loop().create_task(self._run(stream), name=f"session with {address}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return stream
 
     async def _run(self, stream: "_Stream") -> None:
         problem = Problem(
@@ -117,8 +139,9 @@ class WorkerStreams:
 class _Stream:
     """One `Worker.Session` from its dialling to its end."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, reach: Reach) -> None:
         self.address = address
+        self._reach = reach
         self._handles: dict[int, SequenceHandle] = {}
         self._orders: Outbox[Order] = Outbox()
         self._last_seq = 0
@@ -140,6 +163,10 @@ class _Stream:
     async def run(self) -> Problem:
         """Carry orders and frames for as long as the stream lasts; answers why it ended."""
         async with channel(self.address) as dialled:
+            if reached := await connected(dialled):
+                self._reach.reached(self.address)
+            else:
+                self._reach.failed(self.address)
             stub: worker_pb2_grpc.WorkerAsyncStub = worker_pb2_grpc.WorkerStub(dialled)
             call: Call = stub.Session()
             writer = asyncio.create_task(self._write(call), name=f"orders to {self.address}")
@@ -148,7 +175,8 @@ class _Stream:
                     self._hand_out(frame)
                 return _gone(self.address, "it closed the session")
             except grpc.aio.AioRpcError as error:
-                return _gone(self.address, Problem.from_rpc(error).message)
+                why = Problem.from_rpc(error).message
+                return _gone(self.address, why) if reached else _unreachable(self.address, why)
             finally:
                 writer.cancel()
                 call.cancel()
@@ -206,6 +234,12 @@ def _failed(seq: int, problem: Problem) -> pb.Done:
 
 def _gone(address: str, why: str) -> Problem:
     return Problem(grpc.StatusCode.UNAVAILABLE, f"the worker at {address} is gone: {why}", WORKER_GONE)
+
+
+def _unreachable(address: str, why: str) -> Problem:
+    return Problem(
+        grpc.StatusCode.UNAVAILABLE, f"the worker at {address} cannot be reached: {why}", WORKER_UNREACHABLE
+    )
 
 
 def _lost_tokens(address: str, sent: str) -> Problem:

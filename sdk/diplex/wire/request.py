@@ -12,7 +12,8 @@ import grpc
 
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2, worker_pb2
-from diplex.wire.frames import SequenceHandle, WorkerStreams
+from diplex.wire.detour import Detour, Proxied
+from diplex.wire.frames import WORKER_UNREACHABLE, SequenceHandle, WorkerStreams
 from diplex.wire.life import AT_A_WORKER, AT_THE_ROUTER, NEXT, State, Turn
 from diplex.wire.produced import Produced
 from diplex.wire.status import Problem
@@ -43,6 +44,7 @@ class RequestLife:
     Args:
         wanted: the request; its token count is made exact when a worker says it.
         resumable: go on behind what was produced, on another worker, when one dies.
+        detour: the way round, through the router, for workers that cannot be reached; `None`: there is none.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class RequestLife:
         consumer: Consumer,
         *,
         resumable: bool = True,
+        detour: Detour | None = None,
     ) -> None:
         self._wanted = wanted
         self._desk = desk
         self._streams = streams
         self._consumer = consumer
+        self._detour = detour
         self._state = State.NEW
         self._ask_id = desk.new_id()
         self._loop = asyncio.get_running_loop()
@@ -73,8 +77,9 @@ class RequestLife:
         self._again: router_pb2.Again | None = None
         self._granted = router_pb2.Granted()
         self._grant = pb.Grant()
-        self._sequence: SequenceHandle | None = None
+        self._sequence: SequenceHandle | Proxied | None = None
         self._attempt: _Attempt | None = None
+        self._went_round = False
         # One output can be read as prompt again; `n` of them, half done, cannot.
         self._produced = Produced(keeps=resumable and wanted.n == 1)
 
@@ -122,6 +127,9 @@ class RequestLife:
         if not self._can_go_on:
             self._end(_failed(self._cannot_go_on("was granted instead")), withdraw=True)
             return
+        if (detour := self._way_round(granted.address)) is not None:
+            self._go_round(detour)
+            return
         self._consumer.on_serving(granted, self._grant)
         start = worker_pb2.Start(
             grant=granted.grant,
@@ -136,7 +144,7 @@ class RequestLife:
             block_hashes=self._wanted.block_hashes,
             hash_block_tokens=self._wanted.hash_block_tokens,
         )
-        self._attempt = _Attempt(self)
+        self._attempt, self._went_round = _Attempt(self, self._produced, self._consumer), False
         self._sequence = self._streams.open(granted.address, start, self._attempt)
 
     def on_refused(self, refused: router_pb2.Refused) -> None:
@@ -157,19 +165,15 @@ class RequestLife:
 
     # What the worker says, through the attempt of the day.
 
-    def tokens_came(self, attempt: "_Attempt", tokens: pb.Tokens) -> None:
-        if attempt is self._attempt and self._state in AT_A_WORKER:
-            self._produced.add(tokens)
-            self._consumer.on_tokens(tokens)
-
-    def attempt_done(self, attempt: "_Attempt", done: pb.Done) -> None:
-        if attempt is not self._attempt or self._state not in AT_A_WORKER:
-            return
-        self._attempt = self._sequence = None
+    def attempt_done(self, done: pb.Done) -> None:
+        self._forget_attempt()
         if done.prompt_tokens:
             self._true_up(done.prompt_tokens)
         problem = Problem.from_bytes(done.error) if done.error else None
-        if not _came_to_nothing(done, problem):
+        unreached = problem is not None and problem.reason == WORKER_UNREACHABLE
+        if unreached and self._state is State.STARTED and (detour := self._way_round(self._granted.address)):
+            self._go_round(detour)
+        elif not _came_to_nothing(done, problem):
             # Refused for good, the router hears only that it was refused, and would wait to be asked again.
             self._end(done, withdraw=done.reason == pb.END_REASON_REFUSED)
         elif self._state is State.LEAVING:
@@ -181,6 +185,42 @@ class RequestLife:
                 self._preemptions += 1
                 self._consumer.on_preempted(self._preemptions)
             self._ask_again(done)
+
+    # The way round.
+
+    def _way_round(self, address: str = "") -> Detour | None:
+        """The detour, where the request is to take it. Only one that has produced nothing can: it is sent as
+        it was wanted.
+
+        Args:
+            address: of the worker that was granted; "": nobody was asked for a grant yet.
+        """
+        detour = self._detour
+        if detour is None or self._produced.longest:
+            return None
+        takes_it = detour.instead_of(address) if address else detour.before_asking()
+        return detour if takes_it else None
+
+    def _go_round(self, detour: Detour, *, asked: bool = True) -> None:
+        """Give back what the router holds for it, and let the router do the rest."""
+        if asked:
+            self._desk.withdraw(self._ask_id)
+            self._desk.forget(self._ask_id)
+            self._ask_id = self._desk.new_id()  # should it come to ask once more, it is news
+        self._went_round = True
+        attempt = self._attempt = _Round(self, self._produced, self._consumer)
+        left = None if self._deadline is None else max(0.001, self._deadline - self._loop.time())
+        self._sequence = detour.open(self._wanted, left, attempt, attempt.broken)
+        if self._upto:
+            self._sequence.window(self._upto)
+
+    def served_by(self, granted: router_pb2.Granted, grant: pb.Grant) -> None:
+        """Who serves it, as a worker or the way round is about to say."""
+        self._granted, self._grant = granted, grant
+        self._consumer.on_serving(granted, grant)
+
+    def round_is_over(self, done: pb.Done) -> None:
+        self._end(done)
 
     def _true_up(self, tokens: int) -> None:
         """The worker has counted the prompt, and its count is the one that is charged."""
@@ -225,12 +265,16 @@ class RequestLife:
         )
 
     def _ask_again(self, done: pb.Done) -> None:
-        self._again = router_pb2.Again(
-            claim=self._grant.claim,
-            reason=done.reason,
-            produced_tokens=self._produced.longest,
-            needed_blocks=done.needed_blocks,
-            worker=self._grant.worker,
+        self._again = (
+            None
+            if self._went_round
+            else router_pb2.Again(
+                claim=self._grant.claim,
+                reason=done.reason,
+                produced_tokens=self._produced.longest,
+                needed_blocks=done.needed_blocks,
+                worker=self._grant.worker,
+            )
         )
         self._turn(Turn.CAME_TO_NOTHING)
         if done.reason == pb.END_REASON_PREEMPTED or (
@@ -250,6 +294,9 @@ class RequestLife:
     def _ask(self) -> None:
         if not self._router_up:
             self._turn(Turn.LOST)
+        elif (detour := self._way_round()) is not None and self._turn(Turn.GRANTED):
+            self._go_round(detour, asked=False)
+            return
         wanted = self._wanted
         ask = router_pb2.Ask(
             ask_id=self._ask_id,
@@ -303,6 +350,7 @@ class RequestLife:
             withdraw: the router may still hold a place for it.
         """
         self._turn(Turn.END)
+        self._forget_attempt()
         self._end_timers()
         if withdraw:
             self._desk.withdraw(self._ask_id)
@@ -310,6 +358,11 @@ class RequestLife:
         if self._late and not done.error and done.reason == pb.END_REASON_CANCELLED:
             done.error = _too_late(self._wanted).to_bytes()
         self._consumer.on_done(done)
+
+    def _forget_attempt(self) -> None:
+        if self._attempt is not None:
+            self._attempt.live = False
+        self._attempt = self._sequence = None
 
     def _end_timers(self) -> None:
         for timer in (self._timer, self._pause):
@@ -327,16 +380,49 @@ class RequestLife:
 
 
 class _Attempt:
-    """One start on one worker: what comes late from an older one is not mistaken for the present one's."""
+    """One start on one worker. What comes late from an older one is not mistaken for the present one's: it
+    is no longer `live`."""
 
-    def __init__(self, life: RequestLife) -> None:
+    def __init__(self, life: RequestLife, produced: Produced, consumer: Consumer) -> None:
         self._life = life
+        self._produced = produced
+        self._consumer = consumer
+        self.live = True
 
     def on_tokens(self, tokens: pb.Tokens) -> None:
-        self._life.tokens_came(self, tokens)
+        if self.live:
+            self._produced.add(tokens)
+            self._consumer.on_tokens(tokens)
 
     def on_done(self, done: pb.Done) -> None:
-        self._life.attempt_done(self, done)
+        if self.live:
+            self._life.attempt_done(done)
+
+
+class _Round(_Attempt):
+    """One way round: the router has tried all there was to try, and tells what came of it."""
+
+    def on_queued(self, position: int) -> None:
+        if self.live:
+            self._consumer.on_queued(position)
+
+    def on_serving(self, granted: router_pb2.Granted, grant: pb.Grant) -> None:
+        if self.live:
+            self._life.served_by(granted, grant)
+
+    def on_preempted(self, preemptions: int) -> None:
+        if self.live:
+            self._consumer.on_preempted(preemptions)
+
+    def on_done(self, done: pb.Done) -> None:
+        if self.live:
+            self._life.round_is_over(done)
+
+    def broken(self, problem: Problem) -> None:
+        """The router is gone. What was not begun is asked for again, once there is one."""
+        if self.live:
+            failed = pb.Done(reason=pb.END_REASON_FAILED, error=problem.to_bytes())
+            self._life.attempt_done(failed)
 
 
 def _came_to_nothing(done: pb.Done, problem: Problem | None) -> bool:

@@ -48,6 +48,15 @@ def channel(address: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
 
 
+async def connected(dialled: grpc.aio.Channel) -> bool:
+    """Dial, and say whether somebody answered: no second attempt is waited for."""
+    state = dialled.get_state(try_to_connect=True)
+    while state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
+        await dialled.wait_for_state_change(state)
+        state = dialled.get_state(try_to_connect=True)
+    return state is grpc.ChannelConnectivity.READY
+
+
 class PortTaken(Exception):
     """A server cannot listen where it was told to. The message names the option that mends it."""
 
