@@ -1,8 +1,9 @@
-"""A stand-in for TensorRT-LLM's Python package. It computes nothing, and is no evidence of what the real does.
+"""A stand-in for TensorRT-LLM's Python package. It computes nothing and is no evidence of what that does.
 
 Made from the signatures in TensorRT-LLM's public sources, which the engines' names.toml names: strict where
-those are strict (pydantic models with `extra="forbid"`, keyword-only dataclasses, a C++ class with no signature
-but a docstring), with queues of statistics and events that a reader empties for all others, and outputs whose ids and text are the whole of them each time. A token's text is its id in brackets.
+those are strict (pydantic models with `extra="forbid"`, keyword-only dataclasses, a C++ class with no
+signature but a docstring), with queues of statistics and events that a reader empties for all others, and
+outputs whose ids and text are the whole of them each time. A token's text is its id in brackets.
 """
 
 import asyncio
@@ -237,7 +238,7 @@ class TransformersTokenizer:
 
 
 class Queue:
-    """Entries that a reader takes away. It ends after `timeout` seconds without one, as IterationResult does."""
+    """Entries that a reader takes away. After `timeout` seconds without one it ends, as the original does."""
 
     def __init__(self) -> None:
         self.entries: asyncio.Queue[Any] = asyncio.Queue()
