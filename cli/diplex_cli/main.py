@@ -14,6 +14,7 @@ COMMANDS = {
     "explain": "say why a request went, or would go, where",
     "plan": "say how a model lies in memory, and what to expect of it",
     "recipe": "print the commands that deploy a model in a pattern",
+    "doctor": "say whether a deployment is healthy, line by line",
     "replay": "replay a public trace against a running router, and report",
     "simulate": "simulate a load on a fleet of any size in virtual time, and report",
     "fetch": "bring the small model's weights into the user's cache",

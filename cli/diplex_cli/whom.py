@@ -3,12 +3,14 @@
 import os
 from argparse import ArgumentParser
 
+DEFAULT = "127.0.0.1:7600"
+
 
 def add_url(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--url",
         metavar="HOST:PORT",
-        default=os.environ.get("DIPLEX_URL", "127.0.0.1:7600"),
+        default=os.environ.get("DIPLEX_URL", DEFAULT),
         help="the router (default: $DIPLEX_URL, else 127.0.0.1:7600)",
     )
 

@@ -32,7 +32,10 @@ SCOPE = (
     *("cli/diplex_cli/commands/doctor.py", "cli/diplex_cli/doctor/**/*.py"),
 )
 # Not one word of these is another program's.
-OURS = {"engine.py", "sim.py", "runs.py", "names.py", "sse.py", "prometheus.py"}
+OURS = {
+    *("engines/engine.py", "engines/sim.py", "engines/runs.py", "engines/names.py"),
+    *("engines/introspection.py", "engines/sse.py", "dialects/prometheus.py"),
+}
 # Libraries, not engines: their own types and tests hold their names.
 LIBRARIES = (
     "aiohttp",
@@ -245,7 +248,7 @@ def uses(path: Path, source: str) -> dict[str, int]:
 def scoped() -> Iterator[Path]:
     for pattern in SCOPE:
         for path in sorted(ROOT.glob(pattern)):
-            if path.name not in OURS:
+            if "/".join(path.parts[-2:]) not in OURS:
                 yield path.relative_to(ROOT)
 
 
