@@ -14,6 +14,8 @@ examples:
 
 import asyncio
 import json
+import subprocess
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 4.0
 _LOOK_EVERY: Final = 0.5
+_CUDA_PATIENCE: Final = 60.0
+# Looks that are taken from a recording; its last one stays.
+_RECORDED: Final = 32
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -53,6 +58,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pattern", default="", metavar="P", help="how they are used (default: as the fleet says)"
+    )
+    parser.add_argument(
+        "--placement",
+        default="",
+        metavar="WAY",
+        help="how engines get their devices: plain, pair, mig, mps or mlopart",
     )
     parser.add_argument("--nvml", metavar="FILE", help="a recording instead of this machine's GPUs")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
@@ -92,7 +103,7 @@ async def _examined(args: Namespace) -> "list[Check]":
             found, model, why = [], args.model, str(error).partition("\n")[0]
         first, problem = await _look(nvml)
         promised = _promised(args, found)
-        looks = _Looks(nvml, recorded=args.nvml is not None)
+        looks = _Looks(nvml, first, recorded=args.nvml is not None)
         on_simulated = bool(found) and all(subject.simulated for subject in found)
         spoken = [] if args.no_load else found
         async with looks.meanwhile(bool(spoken) and not on_simulated):
@@ -143,6 +154,7 @@ def _promised(args: Namespace, found: "list[Subject]") -> "Promised":
     """What this machine's GPUs should be: as asked, else as the fleet's real engines say."""
     from diplex_cli.doctor.machine import Promised
     from diplex_core.model import catalogue
+    from diplex_core.plan.recipe_ways import Way
     from diplex_core.words import Pattern
 
     if args.gpu and args.gpu not in catalogue.names("gpus"):
@@ -153,12 +165,28 @@ def _promised(args: Namespace, found: "list[Subject]") -> "Promised":
         raise UsageError(f"--pattern: '{args.pattern}' is no pattern. Mend: one of {', '.join(Pattern)}")
     real = [subject for subject in found if not subject.simulated and subject.info.gpu != "cpu"]
     info = real[0].info if real else None
-    pattern = args.pattern or (info.pattern if info else "A")
+    if args.placement and args.placement not in tuple(Way):
+        raise UsageError(f"--placement: '{args.placement}' is none. Mend: one of {', '.join(Way)}")
+    pattern, way = (
+        args.pattern or (info.pattern if info else "A"),
+        Way(args.placement) if args.placement else None,
+    )
     return Promised(
         gpu=args.gpu or (info.gpu if info else ""),
         pattern=Pattern(pattern),
+        way=way,
+        visible=_visible() if way is Way.MLOPART and args.nvml is None else None,
         deployment=real[0].deployment if real else None,
     )
+
+
+def _visible() -> tuple[str, ...] | None:
+    """The devices that CUDA gives a program here, by name; `None`: there is no CUDA to ask."""
+    command = [sys.executable, "-m", "diplex_workers.launch.cuda_devices"]
+    asked = subprocess.run(command, capture_output=True, text=True, timeout=_CUDA_PATIENCE, check=False)
+    if asked.returncode:
+        return None
+    return tuple(json.loads(line)["name"] for line in asked.stdout.splitlines())
 
 
 def _nvml(args: Namespace) -> "Nvml":
@@ -186,15 +214,17 @@ async def _look(nvml: "Nvml") -> "tuple[Machine | None, str]":
 class _Looks:
     """Looks at the GPUs while something else happens. A recording's are those behind its first."""
 
-    def __init__(self, nvml: "Nvml", *, recorded: bool) -> None:
+    def __init__(self, nvml: "Nvml", first: "Machine | None", *, recorded: bool) -> None:
         self._nvml = nvml
+        self._first = first
         self._recorded = recorded
         self.seen: list[Machine] = []
 
     @asynccontextmanager
     async def meanwhile(self, loaded: bool) -> AsyncIterator[None]:
         if self._recorded:
-            self.seen = [machine for machine, _ in [await _look(self._nvml) for _ in range(8)] if machine]
+            looks = [await _look(self._nvml) for _ in range(_RECORDED)]
+            self.seen = [machine for machine, _ in looks if machine and machine != self._first]
             yield
         elif loaded:
             async with asyncio.TaskGroup() as tasks:

@@ -6,6 +6,7 @@ The chapter's bands are of a B200 under load; NVML's utilisation is the share of
 so that a busy engine shows more than the chapter's share of tensor cores at work.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -14,12 +15,13 @@ from typing import Final
 from diplex_cli.doctor.check import Check, Status
 from diplex_core.model import catalogue
 from diplex_core.plan.deployment import Deployment
+from diplex_core.plan.recipe_ways import FLOORS, SLICE, Floor, Way
 from diplex_core.words import Pattern
 from diplex_workers.launch.nvml import Device, Machine
 
 _GB: Final = 1e9
 # By GPU: driver branch, CUDA, compute capability.
-_FLOORS: Final = {
+_GPUS: Final = {
     "b200": (580, (13, 0), (10, 0)),
     "h200": (525, (12, 0), (9, 0)),
     "h100": (525, (12, 0), (9, 0)),
@@ -30,7 +32,8 @@ _CLOCK_WELL, _CLOCK_SLOW = 0.9, 0.75
 _MEMORY_CLOCK: Final = 0.95
 _BUSY, _IDLE = 0.6, 0.3
 _FULL: Final = 0.98
-_POWER: Final = 0.5
+# Share of the power above idling that decoding alone draws (plan/prediction.py has the source).
+_DECODING: Final = 0.36
 
 _ONE: Final = "1 driver and device"
 _FOUR: Final = "4 under load"
@@ -48,13 +51,15 @@ class Promised:
 
     Attributes:
         gpu: by its profile; "": whatever is there.
-        sliced: the pattern's halves are MIG slices.
+        way: how its engines get their devices; `None`: as what is there suggests.
+        visible: the devices that CUDA gives a program here, by name; `None`: it was not asked.
         deployment: whose memory and power are expected; `None`: not known.
     """
 
     gpu: str = ""
     pattern: Pattern = Pattern.A
-    sliced: bool = False
+    way: Way | None = None
+    visible: tuple[str, ...] | None = None
     deployment: Deployment | None = None
 
 
@@ -66,7 +71,7 @@ def profile_of(device: Device) -> str:
     >>> profile_of(device), profile_of(replace(device, name="NVIDIA A10"))
     ('h100', '')
     """
-    return next((gpu for gpu in _FLOORS if gpu.upper() in device.name.upper().split()), "")
+    return next((gpu for gpu in _GPUS if gpu.upper() in device.name.upper().split()), "")
 
 
 def no_device(why: str) -> Iterator[Check]:
@@ -92,7 +97,8 @@ def device_checks(machine: Machine, promised: Promised) -> Iterator[Check]:
     """Check 1."""
     device = machine.devices[0]
     gpu = promised.gpu or profile_of(device)
-    branch, cuda, capability = _FLOORS.get(gpu, (525, (12, 0), None))
+    floor, capability = _floor(gpu, promised.way)
+    branch, cuda = floor.driver, floor.cuda
     chapter = "; the chapter's 560 runs no CUDA 13" if gpu == "b200" else ""
     yield Check(
         "driver",
@@ -126,31 +132,72 @@ def device_checks(machine: Machine, promised: Promised) -> Iterator[Check]:
     yield _partitions(machine, promised)
 
 
+def _floor(gpu: str, way: Way | None) -> tuple[Floor, tuple[int, int] | None]:
+    """The oldest driver and CUDA for a GPU whose engines get their devices so, and its compute capability."""
+    branch, cuda, capability = _GPUS.get(gpu, (525, (12, 0), None))
+    needed = FLOORS[way] if way else Floor()
+    return Floor(max(branch, needed.driver), max(cuda, needed.cuda)), capability
+
+
 def _partitions(machine: Machine, promised: Promised) -> Check:
+    """Whether the devices that a pattern was promised are there."""
     id_, title = "partitions", f"{_ONE}, partitions"
-    device = machine.devices[0]
-    names = ", ".join(one.name for one in device.slices) or "none"
-    if promised.pattern is Pattern.B and (promised.sliced or device.mig):
-        there = len(device.slices)
-        mend = "nvidia-smi mig -cgi 3g.90gb,3g.90gb -C, as `diplex recipe` prints it for this pattern"
-        return Check(
-            id_,
-            title,
-            "pass" if there >= 2 else "fail",
-            "two MIG slices, one for each of pattern B's instances",
-            f"{there} on {device.name}: {names}",
-            "" if there >= 2 else mend if device.mig else f"nvidia-smi -mig 1, then {mend}",
-        )
-    if promised.pattern in (Pattern.B, Pattern.C) and len(machine.devices) == 1:
-        expected = "two devices for a program: halves by MPS or MLOPart, which NVML does not know"
-        mend = "see whether the worker starts: it looks for them itself, and says what it found"
-        return Check(id_, title, "skip", expected, f"one {device.name}, not divided", mend)
+    device, pattern = machine.devices[0], promised.pattern
+    way = promised.way or (Way.MIG if device.mig and pattern is Pattern.B else None)
+    if way is Way.MIG:
+        return _slices(id_, title, device)
+    if way is Way.MLOPART:
+        return _halves(id_, title, promised)
     if device.mig:
-        mend = "nvidia-smi -mig 0, or pattern B"
-        return Check(
-            id_, title, "fail", f"a whole device for pattern {promised.pattern}", f"MIG: {names}", mend
-        )
-    return Check(id_, title, "pass", f"a whole device for pattern {promised.pattern}", "not divided")
+        expected, seen = f"a whole device for pattern {pattern}", f"divided: {_several(device)}"
+        return Check(id_, title, "fail", expected, seen, "nvidia-smi -mig 0, or pattern B on its slices")
+    if way is None and pattern in (Pattern.B, Pattern.C) and len(machine.devices) == 1:
+        expected = "two devices, or two shares of one"
+        mend = "--placement mig, mps or mlopart says how this machine's engines get theirs"
+        return Check(id_, title, "skip", expected, f"one {device.name}, not divided", mend)
+    if way is Way.PAIR or (pattern is Pattern.C and way is None):
+        return _pair(id_, title, machine)
+    return Check(id_, title, "pass", f"a whole device for pattern {pattern}", "not divided")
+
+
+def _slices(id_: str, title: str, device: Device) -> Check:
+    expected = f"two MIG slices {SLICE}, one for each of pattern B's engines"
+    seen = f"{device.name}: {_several(device)}"
+    if len(device.slices) >= 2:
+        return Check(id_, title, "pass", expected, seen)
+    mend = f"nvidia-smi mig -i {device.index} -cgi {SLICE},{SLICE} -C"
+    if not device.mig:
+        mend = f"nvidia-smi -i {device.index} -mig 1, then {mend}"
+    return Check(id_, title, "fail", expected, seen, f"{mend}; `diplex recipe` prints all of it")
+
+
+def _halves(id_: str, title: str, promised: Promised) -> Check:
+    """MLOPart's partitions: NVML knows none, and an older MPS ignores the order to make them."""
+    expected = "two MLOPart partitions, which NVML does not know and CUDA does"
+    if promised.visible is None:
+        return Check(id_, title, "skip", expected, "CUDA was not asked", "run this on the machine itself")
+    seen = ", ".join(promised.visible) or "no device at all"
+    if sum("MLOPart" in name for name in promised.visible) >= 2:
+        return Check(id_, title, "pass", expected, seen)
+    mend = (
+        "start the MPS server with -mlopart before any client, and set CUDA_MPS_PIPE_DIRECTORY here as there"
+    )
+    return Check(id_, title, "fail", expected, seen, mend)
+
+
+def _pair(id_: str, title: str, machine: Machine) -> Check:
+    expected = "two GPUs with NVLink between them"
+    count = len(machine.devices)
+    if machine.nvlinked:
+        return Check(id_, title, "pass", expected, f"{count}, {len(machine.nvlinked)} pairs of them linked")
+    return Check(
+        id_, title, "fail", expected, f"{count}, none linked", "pattern A on one, or another machine"
+    )
+
+
+def _several(device: Device) -> str:
+    count = Counter(one.name.rpartition("MIG ")[2] for one in device.slices)
+    return ", ".join(f"{number} × {name}" for name, number in count.items()) or "no slice"
 
 
 def load_checks(looks: Sequence[Machine], promised: Promised) -> Iterator[Check]:
@@ -205,7 +252,7 @@ def _utilization(seen: Sequence[Device]) -> Check:
             "skip",
             expected,
             "a MIG device has none",
-            "dcgmi dmon -e 1001",
+            "DCGM's profiling metrics tell of MIG slices too",
         )
     use = max(said)
     status: Status = "pass" if use >= _BUSY else "warn" if use >= _IDLE else "fail"
@@ -219,9 +266,9 @@ def _power(seen: Sequence[Device], promised: Promised) -> Check:
     gpu = promised.gpu or profile_of(seen[0])
     title = f"{_FOUR}, power"
     known = catalogue.gpu(gpu) if gpu else None
-    least = known.idle_power + _POWER / 2 * (known.power - known.idle_power) if known else 0.0
+    least = known.idle_power + _DECODING * (known.power - known.idle_power) if known else 0.0
     of_limit = f", of {limit:.0f} W allowed" if limit else ""
-    expected = f"at least {least:.0f} W{of_limit}; {_CHAPTER_FOUR['power']}"
+    expected = f"at least {least:.0f} W, as decoding alone draws{of_limit}; {_CHAPTER_FOUR['power']}"
     if not drawn:
         return Check("power", title, "skip", expected, "the driver does not say")
     most = max(drawn)

@@ -34,7 +34,7 @@ _TOO_GOOD: Final = 1.05
 _TIMEOUT: Final[Seconds] = 300.0
 # The way to the router and the worker, beside what the engine takes for a first token.
 _WAY: Final[Seconds] = 0.01
-# What a short run keeps of a rate: at its beginning all prompts come at once, at its end few streams are left.
+# What a short run keeps of a rate: it begins with all prompts at once and ends with few streams.
 _EDGES: Final = 0.8
 
 

@@ -10,6 +10,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -139,8 +140,6 @@ class GuidedDecodingParams:
 class TokenRangeRetentionConfig:
     """Made in C++ in the original: no signature, only a docstring."""
 
-    __signature__ = None  # inspect.signature raises TypeError, as for the original
-
     def __init__(self, *words: object, **named: Any) -> None:
         """__init__(self, token_start: int, token_end: int | None, priority: int, duration_ms: object)"""
         names = ("token_start", "token_end", "priority", "duration_ms")
@@ -150,7 +149,6 @@ class TokenRangeRetentionConfig:
 
 class KvCacheRetentionConfig:
     TokenRangeRetentionConfig = TokenRangeRetentionConfig
-    __signature__ = None
 
     def __init__(self, **named: Any) -> None:
         """__init__(self, token_range_retention_configs: list, decode_retention_priority: int = 35, \
@@ -391,12 +389,32 @@ def modules(*, newest: bool = True) -> dict[str, ModuleType]:
     return {one.__name__: one for one in (package, api, arguments, executor, result, tokenizer)}
 
 
+# Strings of modules of which only the source is looked at. Metrics are named there without their prefix.
+WRITTEN = {
+    "tensorrt_llm.metrics.collector": (
+        *("model_config_info", "quantization", "kv_cache_config_info", "cache_dtype", "kv_cache_max_blocks"),
+        *(
+            "kv_cache_tokens_per_block",
+            "kv_cache_utilization",
+            "num_requests_running",
+            "num_requests_waiting",
+        ),
+    ),
+    "tensorrt_llm.serve.openai_server": ("/health", "/metrics", "/prometheus/metrics", "/kv_cache_events"),
+}
+
+
 @pytest.fixture
-def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, ModuleType]]:
+def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, ModuleType]]:
     """`install()` makes the stand-in what is imported; `install(newest=False)` the older one."""
 
     def install_it(*, newest: bool = True) -> dict[str, ModuleType]:
         made = modules(newest=newest)
+        for name, words in WRITTEN.items():
+            made[name] = ModuleType(name)
+            file = tmp_path / f"{name}.py"
+            file.write_text(f"WORDS = {words!r}\n")
+            made[name].__file__ = str(file)
         for name, module in made.items():
             monkeypatch.setitem(sys.modules, name, module)
         return made

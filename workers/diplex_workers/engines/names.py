@@ -26,6 +26,8 @@ this list is what holds the code to the truth.
 - `workers/diplex_workers/engines/names.toml` is the list, and this page is made from it (`make engines`).
 - `tests/house/test_engine_names.py` reads the engine adapters, launchers, recipes and checks, and fails on a
   name that the list lacks.
+- `diplex doctor --engine trtllm`, where TensorRT-LLM is installed, looks each name up in that package
+  ([doctor](guide/doctor.md)).
 
 *newer* marks what only newer versions have: where it is missing, diplex does without.
 """

@@ -6,6 +6,7 @@ The package is imported when an engine starts, never before. What a version has 
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final, Protocol, TypedDict, cast
@@ -202,9 +203,10 @@ def arguments_of(maker: Any) -> Iterable[str]:
     fields = getattr(maker, "model_fields", None)
     if isinstance(fields, Mapping):
         return fields.keys()
-    try:
-        signature = inspect.signature(maker)
-    except (TypeError, ValueError):
-        text = getattr(getattr(maker, "__init__", None), "__doc__", None) or ""
-        return [word.partition(":")[0].strip(" (") for word in text.split(",") if ":" in word]
-    return signature.parameters.keys()
+    parameters: Mapping[str, inspect.Parameter] = {}
+    with suppress(TypeError, ValueError):
+        parameters = inspect.signature(maker).parameters
+    if any(one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters.values()):
+        return parameters.keys()
+    text = getattr(getattr(maker, "__init__", None), "__doc__", None) or ""
+    return [word.partition(":")[0].strip(" (") for word in text.split(",") if ":" in word]
