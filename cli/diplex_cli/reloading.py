@@ -23,7 +23,7 @@ LOOK_EVERY: Final = 0.5
 
 log = logging.getLogger(__name__)
 
-_Stamp: TypeAlias = tuple[int, int, int, int] | None  # None: no such file
+Stamp: TypeAlias = tuple[int, int, int, int] | None  # None: no such file
 
 
 class Reloading:
@@ -131,11 +131,12 @@ def _hint(error: Exception) -> str:
     return "\n  mend:  api_key_file: …, for this process has the variables of its start" if unset else ""
 
 
-def _stamps(files: Iterable[Path]) -> dict[Path, _Stamp]:
-    return {file: _stamp(file) for file in files}
+def _stamps(files: Iterable[Path]) -> dict[Path, Stamp]:
+    return {file: stamp_of(file) for file in files}
 
 
-def _stamp(file: Path) -> _Stamp:
+def stamp_of(file: Path) -> Stamp:
+    """What tells that a file is another than it was; `None`: there is none."""
     try:
         found = file.stat()
     except (OSError, ValueError):  # the latter for a path that no file can have

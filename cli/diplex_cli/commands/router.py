@@ -1,7 +1,7 @@
 """Run the router alone: it links to the workers of the configuration and serves until it is told to stop.
 
-The key that signs grants comes from the environment: the variable that `grants.key_env` names, else
-DIPLEX_GRANTS_KEY. Workers need the same one.
+The key that signs grants comes from the environment (the variable that `grants.key_env` names, else
+DIPLEX_GRANTS_KEY), or from the file that `grants.key_file` names. Workers need the same one.
 
 Tiers and tenants are read again when a file of --config changes, and at SIGHUP: what runs goes on, the next
 request obeys the new ones. A file that is wrong changes nothing.
@@ -10,11 +10,12 @@ example:
   DIPLEX_GRANTS_KEY=secret diplex router --config fleet.yaml
 """
 
+import asyncio
 import os
 from argparse import ArgumentParser, Namespace
 
-from diplex_cli import plugins, process, telemetry
-from diplex_cli.configured import GRANTS_KEY, add_config, grants_key, remark
+from diplex_cli import grants_keys, plugins, process, telemetry
+from diplex_cli.configured import add_config, remark
 from diplex_cli.failures import UsageError
 from diplex_cli.reloading import Reloading
 from diplex_core.config import cannot_run
@@ -38,9 +39,9 @@ def run(args: Namespace) -> int:
     config = reloading.started_with
     if not process.leashed():  # else `up` has said it
         remark(reloading.source, config)
-    key = grants_key(config)
+    key = grants_keys.grants_key(reloading.source, config)
     if key is None:
-        name = config.grants_key_env or GRANTS_KEY
+        name = grants_keys.variable(config)
         raise UsageError(
             f"the router needs the key that signs grants. Mend: export {name}=…, as for its workers"
         )
@@ -71,9 +72,11 @@ def run(args: Namespace) -> int:
         keys=Keys.of(key),
         book=plugins.book(),
     )
+
+    async def serving(stop: asyncio.Event) -> None:
+        async with grants_keys.followed(reloading.source, settings.keys):
+            new_rules = reloading.rules() if reloading.watched else None
+            await server.run(settings, stop=stop, new_rules=new_rules)
+
     with telemetry.exported(args, "diplex-router", at.name):
-        return process.serve(
-            lambda stop: server.run(
-                settings, stop=stop, new_rules=reloading.rules() if reloading.watched else None
-            )
-        )
+        return process.serve(serving)

@@ -23,9 +23,10 @@ from tempfile import TemporaryDirectory
 from diplex_cli import process, reader, telemetry
 from diplex_cli.announcement import Arrived
 from diplex_cli.arrival import arrived
-from diplex_cli.configured import GRANTS_KEY, add_config, grants_key, remark
+from diplex_cli.configured import add_config, remark
 from diplex_cli.deployment import Deployment, planned
 from diplex_cli.failures import NotFine
+from diplex_cli.grants_keys import grants_key, variable
 from diplex_cli.shims import processes, shims
 from diplex_cli.supervisor import Part, Supervisor
 
@@ -59,8 +60,8 @@ def run(args: Namespace) -> int:
     remark(source, deployment.config)
     for name, reason in deployment.left_out.items():
         print(f"note: left out: {name}: {reason}", file=sys.stderr)
-    key = grants_key(deployment.config) or secrets.token_urlsafe(32)
-    environment = {**os.environ, deployment.config.grants_key_env or GRANTS_KEY: key}
+    key = grants_key(source, deployment.config) or secrets.token_urlsafe(32)
+    environment = {**os.environ, variable(deployment.config): key}
     with TemporaryDirectory(prefix="diplex-up-") as folder:
         # JSON is YAML: the options and ports that were settled here are one more file for every part.
         overlay = Path(folder, "options.yaml")

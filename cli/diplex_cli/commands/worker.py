@@ -1,17 +1,19 @@
 """Run one worker of the configuration alone: the engine, and the gRPC server around it.
 
 NAME is the package, or in pattern B the package and the die, such as pkg2.0. Without the key that signs
-grants (the variable that `grants.key_env` names, else DIPLEX_GRANTS_KEY) it refuses direct sessions.
+grants (in the variable that `grants.key_env` names, else DIPLEX_GRANTS_KEY, or in the file that
+`grants.key_file` names) it refuses direct sessions.
 
 example:
   DIPLEX_GRANTS_KEY=secret diplex worker pkg0 --config fleet.yaml
 """
 
+import asyncio
 import logging
 from argparse import ArgumentParser, Namespace
 
-from diplex_cli import process, telemetry
-from diplex_cli.configured import GRANTS_KEY, add_config, configured, grants_key
+from diplex_cli import grants_keys, process, telemetry
+from diplex_cli.configured import add_config, sourced
 from diplex_cli.failures import UsageError
 from diplex_core.config import Config, WorkerConfig, cannot_run
 from diplex_core.config.faults import nearest
@@ -34,13 +36,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     process.log_to_stderr(args.log_level)
-    config = configured(args.config)
+    source, config = sourced(args.config)
     worker = _named(config, args.name)
-    key = grants_key(config)
+    key = grants_keys.grants_key(source, config)
     if key is None and not worker.open:
         log.warning(
             "no key for grants: direct sessions are refused. Mend: export %s=…, the same as the router's",
-            config.grants_key_env or GRANTS_KEY,
+            grants_keys.variable(config),
         )
 
     from diplex.wire.grants import Keys
@@ -65,8 +67,13 @@ def run(args: Namespace) -> int:
         drain=process.DRAIN_WITHIN,
     )
     engine = engine_for(worker)
+
+    async def serving(stop: asyncio.Event) -> None:
+        async with grants_keys.followed(source, settings.keys):
+            await server.run(settings, engine, stop=stop)
+
     with telemetry.exported(args, "diplex-worker", worker.name):
-        return process.serve(lambda stop: server.run(settings, engine, stop=stop))
+        return process.serve(serving)
 
 
 def _metrics_port(port: int) -> int:

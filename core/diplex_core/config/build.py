@@ -120,6 +120,7 @@ def _config(tree: Tree, environment: Mapping[str, str] | None, key_files: KeyFil
         router=router,
         rest=RestConfig(rest["host"], rest["port"], rest["router"] or router.address, rest["processes"]),
         grants_key_env=tree["grants"]["key_env"],
+        grants_key_file=tree["grants"]["key_file"],
     )
 
 

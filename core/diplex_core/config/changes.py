@@ -44,7 +44,7 @@ def beside_rules(old: Config, new: Config) -> str:
             **{f"packages.{name}": workers for name, workers in _packages(config).items()},
             "router": config.router,
             "rest": config.rest,
-            "grants": config.grants_key_env,
+            "grants": (config.grants_key_env, config.grants_key_file),
         }
         for config in (old, new)
     )

@@ -37,6 +37,8 @@ def crosschecks(tree: Tree, book: Book) -> Iterator[Fault]:
             yield from _package(tree, name, package)
     yield from _worker_names(tree)
     yield from _tenants(tree)
+    if tree["grants"]["key_env"] and tree["grants"]["key_file"]:
+        yield Fault(("grants", "key_file"), "stands beside key_env", mend="one of the two")
 
 
 def _named(tree: Tree, key: str) -> dict[str, Any]:

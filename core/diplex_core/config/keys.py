@@ -340,7 +340,17 @@ _FILE: Final = {
     ),
     "grants": Key(
         "The key that signs grants.",
-        Section({"key_env": Key("Environment variable that holds it.", SECRET_NAME)}, "the grants section"),
+        Section(
+            {
+                "key_env": Key("Environment variable that holds it.", SECRET_NAME),
+                "key_file": Key(
+                    "File that holds it, read again when it changes; relative to the file that says so.",
+                    Text(),
+                    example="keys/grants",
+                ),
+            },
+            "the grants section",
+        ),
         default={},
     ),
 }

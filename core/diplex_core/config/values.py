@@ -158,6 +158,7 @@ class Config:
     router: RouterConfig
     rest: RestConfig
     grants_key_env: str | None = None
+    grants_key_file: str | None = None
 
     def worker(self, name: str) -> WorkerConfig | None:
         return next((worker for worker in self.workers if worker.name == name), None)

@@ -39,6 +39,20 @@ class Keys:
         }
         self._signing_id = next(iter(secrets_by_id))
 
+    @property
+    def signs(self) -> str:
+        """The id of the key that signs."""
+        return self._signing_id
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of all that verify."""
+        return tuple(self._prepared)
+
+    def become(self, other: "Keys") -> None:
+        """From now on sign and verify with another's keys. Whoever holds these holds the new ones."""
+        self._prepared, self._signing_id = other._prepared, other._signing_id
+
     @classmethod
     def of(cls, text: str) -> "Keys":
         """Read `secret` or `id:secret[,id:secret…]`; a key without an id is named after its secret's hash.
