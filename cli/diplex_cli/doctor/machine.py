@@ -282,7 +282,8 @@ def _power(seen: Sequence[Device], promised: Promised) -> Check:
 
 def _clocks(seen: Sequence[Device]) -> Check:
     expected = (
-        f"SM clock at {_CLOCK_WELL:.0%} of its most, memory at {_MEMORY_CLOCK:.0%}; {_CHAPTER_FOUR['clocks']}"
+        f"SM clock at {_CLOCK_WELL:.0%} of its most, {_CLOCK_SLOW:.0%} at the power cap, memory at "
+        f"{_MEMORY_CLOCK:.0%}; {_CHAPTER_FOUR['clocks']}"
     )
     title = f"{_FOUR}, clocks"
     busy = [one for one in seen if _use(one) >= _IDLE] or list(seen)
@@ -296,13 +297,15 @@ def _clocks(seen: Sequence[Device]) -> Check:
     throttled = [why for why in slowed if any(word in why for word in _THROTTLES)]
     share, of_memory = median(core), median(memory) if memory else 1.0
     status: Status = "pass"
+    # So a device at full power keeps within it: an H100 under matrix products was seen at 87 %.
+    capped = slowed == ["power cap"] and share >= _CLOCK_SLOW
     if throttled or share < _CLOCK_SLOW or of_memory < _CLOCK_SLOW:
         status = "fail"
-    elif share < _CLOCK_WELL or of_memory < _MEMORY_CLOCK:
+    elif (share < _CLOCK_WELL and not capped) or of_memory < _MEMORY_CLOCK:
         status = "warn"
     mend = {
         "pass": "",
-        "warn": "nvidia-smi -q -d PERFORMANCE says why; a power cap under full load is normal",
+        "warn": "nvidia-smi -q -d PERFORMANCE says why",
         "fail": "cooling and power of this node first: nvidia-smi -q -d PERFORMANCE says which",
     }[status]
     why = f"; slowed: {', '.join(slowed)}" if slowed else ""

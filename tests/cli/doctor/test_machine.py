@@ -1,4 +1,4 @@
-"""Checks 1 and 4 on recordings of a B200's NVML, made from public sources; each says so."""
+"""Checks 1 and 4 on recordings of NVML: of a B200 made from public sources, of an H100 real."""
 
 import json
 from dataclasses import replace
@@ -28,7 +28,7 @@ def examined(name: str, promised: Promised | None = None) -> dict[str, Check]:
     return {check.id: check for check in checks}
 
 
-@pytest.mark.parametrize("file", sorted(RECORDINGS.glob("*.json")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(RECORDINGS.glob("b200_*.json")), ids=lambda file: file.stem)
 def test_a_recording_says_that_it_was_made_from_sources(file: Path):
     assert json.loads(file.read_text())["about"].startswith("Made from public sources, not recorded")
 
@@ -39,6 +39,13 @@ def test_a_healthy_b200_passes_every_line():
     assert checks["driver"].seen == "580.95.05, 1 × NVIDIA B200"
     assert checks["memory"].seen == "171 of 192 GB"
     assert "the chapter: 900 to 1,000 W" in checks["power"].expected
+
+
+def test_a_real_h100_at_its_power_cap_is_healthy():
+    checks = examined("h100_matrix_products")
+    assert {check.id: check.status for check in checks.values()} == dict.fromkeys(checks, "pass")
+    assert checks["driver"].seen == "580.159.04, 1 × NVIDIA H100 80GB HBM3"
+    assert "slowed: power cap" in checks["clocks"].seen
 
 
 def test_one_that_is_too_hot_fails_by_its_clocks_and_says_why():
