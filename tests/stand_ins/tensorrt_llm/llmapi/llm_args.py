@@ -1,0 +1,5 @@
+from tensorrt_llm.llmapi import stand_in
+
+DraftTargetDecodingConfig = stand_in.DraftTargetDecodingConfig
+EagleDecodingConfig = stand_in.EagleDecodingConfig
+Eagle3DecodingConfig = stand_in.Eagle3DecodingConfig
