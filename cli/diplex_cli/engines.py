@@ -111,14 +111,13 @@ def _trtllm(worker: WorkerConfig, engine: TrtLlmConfig) -> "Engine":
                 profile=worker.model.profile,
                 weights=worker.model.weights,
                 kv_cache=worker.model.kv_cache,
+                **_sized(worker, engine.tensor_parallel),
                 **_said(
                     draft_checkpoint=engine.draft_checkpoint,
                     tensor_parallel=engine.tensor_parallel,
                     context=engine.context,
                     kv_share=engine.kv_share,
                     guard_blocks=engine.guard_blocks,
-                    slots=worker.slots,
-                    prefill_budget=worker.prefill_budget,
                     capacity_blocks=worker.kv_blocks,
                     block_tokens=worker.block_tokens,
                     draft_tokens=worker.draft.tokens if worker.draft else None,
@@ -127,6 +126,36 @@ def _trtllm(worker: WorkerConfig, engine: TrtLlmConfig) -> "Engine":
         )
     except ValueError as error:
         raise UsageError(f"packages.{worker.package}: {error}") from error
+
+
+def _sized(worker: WorkerConfig, ranks: int | None) -> dict[str, Any]:
+    """Running sequences and the prefill budget: as configured, else as the planner sizes such a worker, small
+    for latency (patterns C and D); nothing where it knows no such hardware or model."""
+    from diplex_core.model import catalogue
+    from diplex_core.plan.deployment import deployment_of
+    from diplex_core.plan.recipe_sizes import Serves, sizes_of
+    from diplex_core.words import Pattern
+
+    model, pattern = worker.model, worker.pattern
+    said = _said(slots=worker.slots, prefill_budget=worker.prefill_budget)
+    try:
+        dies = catalogue.gpu(worker.gpu).dies
+        gpus = max(ranks or 1, 2 if dies == 1 and pattern in (Pattern.B, Pattern.C, Pattern.D) else 1)
+        deployment = deployment_of(
+            model.profile,
+            gpu=worker.gpu,
+            pattern=pattern,
+            weights=model.weights,
+            kv_cache=model.kv_cache,
+            count=gpus,
+            tp=gpus,
+        )
+        sizes = sizes_of(
+            deployment, Serves.LATENCY if pattern in (Pattern.C, Pattern.D) else Serves.THROUGHPUT
+        )
+    except ValueError:  # not in the catalogue, or not to be deployed so
+        return said
+    return {"slots": sizes.sequences, "prefill_budget": sizes.prefill_budget} | said
 
 
 def _said(**settings: Any) -> dict[str, Any]:

@@ -118,7 +118,8 @@ def test_what_is_left_out_is_the_engines_own_default(config: Any):
 def test_tensorrt_llm_is_told_its_pattern_and_what_drafts(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(trtllm, "TrtLlmEngine", lambda settings: settings)
     engine = TrtLlmConfig("ckpt", draft_checkpoint="small", tensor_parallel=4, context=9000, kv_share=0.5)
-    assert engine_for(worker(engine, draft=Draft("qwen2.5-7b", 3), slots=9)) == trtllm.TrtLlmSettings(
+    told = worker(engine, draft=Draft("qwen2.5-7b", 3), slots=9, prefill_budget=1024)
+    assert engine_for(told) == trtllm.TrtLlmSettings(
         model="big",
         checkpoint="ckpt",
         pattern=Pattern.C,
@@ -128,11 +129,26 @@ def test_tensorrt_llm_is_told_its_pattern_and_what_drafts(monkeypatch: pytest.Mo
         tensor_parallel=4,
         context=9000,
         slots=9,
+        prefill_budget=1024,
         kv_share=0.5,
         profile="qwen2.5-72b",
         weights="mxfp4-mixed",
         kv_cache="mxfp8",
     )
+
+
+def test_a_worker_for_latency_is_sized_for_it_by_the_planner(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trtllm, "TrtLlmEngine", lambda settings: settings)
+    bulk: Any = engine_for(replace(worker(TrtLlmConfig("ckpt")), pattern=Pattern.A))
+    quick: Any = engine_for(worker(TrtLlmConfig("ckpt")))
+    assert quick.prefill_budget < bulk.prefill_budget == 8192
+    assert 1 < quick.slots <= bulk.slots
+
+
+def test_a_model_that_the_planner_does_not_know_has_the_engines_own_sizes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trtllm, "TrtLlmEngine", lambda settings: settings)
+    unknown: Any = engine_for(replace(worker(TrtLlmConfig("ckpt")), model=ModelConfig("mine")))
+    assert (unknown.slots, unknown.prefill_budget) == (64, None)
 
 
 def test_a_pattern_that_drafts_with_nothing_is_a_fault_of_its_package():

@@ -165,6 +165,15 @@ async def test_sampling_is_said_in_its_own_words(on: Any):
 
 
 @pytest.mark.parametrize(
+    ("said", "told"), [({}, (1.0, 1.0)), ({"temperature": 0.0}, (0.0, None)), ({"top_p": 0.5}, (1.0, 0.5))]
+)
+async def test_what_is_left_out_is_as_openai_has_it(on: Any, said: Any, told: tuple[float, float | None]):
+    async with on() as scene:
+        _, request = await job_of(scene, **said)
+        assert (request.sampling.temperature, request.sampling.top_p) == told
+
+
+@pytest.mark.parametrize(
     ("sampling", "field"),
     [
         ({"logit_bias": {"5": 1.0}}, "logit_bias"),

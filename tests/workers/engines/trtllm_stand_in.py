@@ -127,6 +127,11 @@ class SamplingParams:
     def __post_init__(self) -> None:
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"require 0 < top_p <= 1, got top_p={self.top_p}")
+        greedy = not self.temperature or (
+            self.temperature is None and self.top_p is None and self.top_k is None
+        )
+        if self.n > 1 and greedy:
+            raise ValueError("Greedy decoding in the LLM API does not allow multiple returns.")
 
 
 @dataclass(kw_only=True)

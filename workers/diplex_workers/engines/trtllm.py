@@ -67,6 +67,9 @@ _LONG_LIFE: Final[Seconds] = 300.0
 # It is asked for one token before anything else: what it says of its pool comes with the first iteration.
 _FIRST_WORD_WITHIN: Final[Seconds] = 120.0
 
+# What calls on an engine raise whose processes are gone: its own errors, broken pipes, parts that are None.
+_BROKEN: Final = (RuntimeError, OSError, AssertionError, AttributeError)
+
 # diplex's formats, and its own: there is no MX format among its KV caches.
 _KV_CACHES: Final = {"fp8": "fp8", "mxfp8": "fp8", "nvfp4": "nvfp4", "bf16": "bfloat16", "": "auto"}
 
@@ -198,7 +201,7 @@ class TrtLlmEngine:
             facts = await self._first_word(package, llm)
         except NotInstalled as missing:
             return str(missing)
-        except (Problem, RuntimeError, ValueError, TypeError, OSError, TimeoutError) as error:
+        except (Problem, TypeError, ValueError, TimeoutError, *_BROKEN) as error:
             await self._shut(llm)
             return f"TensorRT-LLM did not start: {_words(error)}"
         self._llm, self._problem, self._heard = llm, "", time.monotonic()
@@ -211,6 +214,9 @@ class TrtLlmEngine:
             reader.add_done_callback(lambda _: self._doubt.set())
         try:
             reason = await self._until_gone(package, llm, readers)
+        except asyncio.CancelledError:
+            await self._shut(llm)
+            raise
         finally:
             self._llm, self._stats = None, {}
             for reader in readers:
@@ -328,7 +334,7 @@ class TrtLlmEngine:
                 try:
                     async with asyncio.timeout(_FREED_WITHIN):
                         await self._one_token(package, llm)
-                except (RuntimeError, ValueError, TimeoutError) as error:
+                except (TimeoutError, ValueError, *_BROKEN) as error:
                     return f"TensorRT-LLM went away: {_words(error)}"
             elif self._running and time.monotonic() - self._heard > self._silent:
                 return f"TensorRT-LLM hangs: nothing came for {self._silent:g} s while requests run"
@@ -336,7 +342,7 @@ class TrtLlmEngine:
     async def _shut(self, llm: LLM | None) -> None:
         """Give its devices back; one that does not return is left behind, and the next start says so."""
         if llm is not None:
-            with suppress(TimeoutError, RuntimeError):
+            with suppress(TimeoutError, *_BROKEN):
                 async with asyncio.timeout(_SHUT_WITHIN):
                     await asyncio.to_thread(llm.shutdown)
 
@@ -383,10 +389,10 @@ class TrtLlmEngine:
         self._kept.asked(ids, job.salt)
         try:
             result = llm.generate_async(ids, sampling, streaming=True, **placing)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             message = f"TensorRT-LLM refuses the request: {_words(error)}"
             raise Problem(StatusCode.INVALID_ARGUMENT, message, "ENGINE_REFUSED") from error
-        except RuntimeError as error:
+        except _BROKEN as error:
             self._doubt.set()
             raise unavailable(f"TensorRT-LLM takes no requests: {_words(error)}") from error
         self._running[job.claim] = result
@@ -399,9 +405,10 @@ class TrtLlmEngine:
                 if outputs:
                     self._host.deliver(outputs)
         except asyncio.CancelledError:
-            result.abort()
+            with suppress(*_BROKEN):
+                result.abort()
             raise
-        except RuntimeError as error:
+        except _BROKEN as error:
             self._doubt.set()
             raise unavailable(f"TensorRT-LLM gave the request up: {_words(error)}") from error
         finally:
@@ -417,7 +424,7 @@ class TrtLlmEngine:
             async with asyncio.timeout(_FREED_WITHIN):
                 async for _ in result:
                     pass
-        except (TimeoutError, RuntimeError):
+        except (TimeoutError, *_BROKEN):
             self._doubt.set()
         finally:
             self._running.pop(run.job.claim, None)

@@ -56,6 +56,9 @@ def sampling_of(job: Job, package: Package) -> Any:
         "skip_special_tokens": True,
     }
     words |= {theirs: stated[ours] for ours, theirs in _NAMES.items() if ours in stated}
+    # OpenAI's own defaults: left alone, the LLM API decodes greedily, and then refuses several choices.
+    if words.setdefault("temperature", 1.0):
+        words.setdefault("top_p", 1.0)
     if sampling.stop:
         words["stop"] = list(sampling.stop)
     if sampling.logit_bias:
