@@ -13,6 +13,7 @@ from diplex_core.config.values import (
     Config,
     Draft,
     EngineConfig,
+    LaunchConfig,
     LlamaCppConfig,
     ModelConfig,
     RestConfig,
@@ -172,7 +173,22 @@ def _nth_port(first: int, number: int) -> int:
 
 
 def _engine(engine: Mapping[str, Any]) -> EngineConfig:
-    return _ENGINES[engine["kind"]](**{key: value for key, value in engine.items() if key != "kind"})
+    said = {key: value for key, value in engine.items() if key != "kind"}
+    if said.get("launch") is not None:
+        said["launch"] = _launch(said["launch"])
+    return _ENGINES[engine["kind"]](**said)
+
+
+def _launch(launch: Tree) -> LaunchConfig:
+    said = dict(launch)
+    return LaunchConfig(
+        env=MappingProxyType(said.pop("env") or {}),
+        devices=tuple(said.pop("devices") or ()),
+        ready_within=said.pop("ready_within_s"),
+        silent=said.pop("silent_s"),
+        drain=said.pop("drain_s"),
+        **said,
+    )
 
 
 def _tier(name: str, tier: Tree) -> Tier:

@@ -6,7 +6,7 @@ A tier may name placement's rules, and other packages bring more of them: those 
 from dataclasses import replace
 from typing import Final, get_args
 
-from diplex_core.config.sections import ByKind, Key, ListOf, Named, NumberOr, Section
+from diplex_core.config.sections import ByKind, Key, ListOf, Named, NumberOr, Section, Words
 from diplex_core.config.shapes import Flag, OneOf, Real, Text, Whole
 from diplex_core.config.values import Api
 from diplex_core.placement.book import OWN, Book
@@ -21,6 +21,8 @@ HOST: Final = Text(r"[^\s/]+", "127.0.0.1")
 ADDRESS: Final = Text(r"[^\s/]+:[0-9]+", "10.0.0.7:7610")
 HTTP_URL: Final = Text(r"https?://\S+", '"http://127.0.0.1:8000"')
 PORT: Final = Whole(1, 65535)
+ENV_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
+PLACEMENTS: Final = ("plain", "pair", "mig", "mps", "mlopart")
 TIER_NAMES: Final = ListOf(Text(), "[interactive, standard]")
 
 MODEL: Final = Section(
@@ -35,6 +37,46 @@ MODEL: Final = Section(
         ),
     },
     "a model",
+)
+
+LAUNCH: Final = Section(
+    {
+        "checkpoint": Key(
+            "What it serves; its command and figures are then those of `diplex recipe`.",
+            Text(),
+            example="./qwen2.5-72b-nvfp4",
+        ),
+        "command": Key(
+            "Its whole command, in words; then nothing of it is ours.",
+            Words('["vllm", "serve", "./model"]'),
+            example='["vllm", "serve", "./model"]',
+        ),
+        "args": Key("Words after that command.", Words('["--trust-remote-code"]', empty=True), ()),
+        "env": Key("Environment variables beside the worker's own.", Named(Text(), "variable", ENV_NAME)),
+        "draft": Key("With checkpoint: what drafts in patterns D and A+EAGLE.", Text()),
+        "placement": Key(
+            "How it lies on the package; left out, the usual way of pattern and GPU with checkpoint, with "
+            "command none of ours.",
+            OneOf(PLACEMENTS, "a placement"),
+        ),
+        "devices": Key(
+            "The package's GPUs, by index or UUID; left out, the first ones.",
+            ListOf(Text(), '["0", "1"]'),
+        ),
+        "serve": Key(
+            "What it is sized for; left out, latency where each of its tiers promises a time per token.",
+            OneOf(("latency", "throughput"), "a purpose"),
+        ),
+        "ready_within_s": Key(
+            "Seconds in which it must serve; a large model loads long.", Real(positive=True), 1800.0
+        ),
+        "silent_s": Key(
+            "Seconds without an answer, once it serves, after which it is ended.", Real(positive=True), 30.0
+        ),
+        "drain_s": Key("Seconds that it has to end by itself when told to.", Real(positive=True), 20.0),
+    },
+    "a launch section",
+    either=("checkpoint", "command"),
 )
 
 ENGINE: Final = ByKind(
@@ -76,6 +118,9 @@ ENGINE: Final = ByKind(
                 "context": Key("Longest prompt plus output of one sequence, in tokens.", Whole(1)),
                 "guard_blocks": Key(
                     "KV blocks that are never promised, as its account is only a gauge.", Whole()
+                ),
+                "launch": Key(
+                    "How the worker starts it and keeps it running; left out, it runs already.", LAUNCH
                 ),
             },
             "an attach engine",

@@ -45,6 +45,34 @@ class ListOf:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """The words of a command: a list of texts, in which one may come twice."""
+
+    example: str
+    empty: bool = False
+
+    def check(self, value: object, path: Path, faults: Faults) -> tuple[str, ...] | None:
+        if isinstance(value, list) and (value or self.empty):
+            if all(isinstance(word, str) and word for word in value):
+                return tuple(value)
+            wrong = next(at for at, word in enumerate(value) if not isinstance(word, str) or not word)
+            faults.append(
+                Fault((*path, wrong), f"{shown(value[wrong])} is no word", mend=f'"{value[wrong]}"')
+            )
+            return None
+        reason = "is empty" if value == [] else f"{shown(value)} is not a list of words"
+        faults.append(Fault(path, reason, mend=f"{path[-1]}: {self.example}"))
+        return None
+
+    def schema(self) -> Schema:
+        return {
+            "type": "array",
+            "items": {"type": "string", "minLength": 1},
+            "minItems": 0 if self.empty else 1,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Named:
     """Entries under names of the user's choice, each of one shape; `what` says what they are."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Final, Literal, TypeAlias
 
-from diplex_core.words import Blocks, Pattern, Rules, Slots, Tokens
+from diplex_core.words import Blocks, Pattern, Rules, Seconds, Slots, Tokens
 
 Api: TypeAlias = Literal["openai", "vllm", "sglang", "trtllm", "llamacpp"]
 
@@ -49,8 +49,32 @@ class LlamaCppConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LaunchConfig:
+    """How a worker starts the server that it attaches to. One of `checkpoint` and `command` is there.
+
+    Attributes:
+        args: words behind the command.
+        placement, serve: `None`: by pattern and GPU, and by tiers.
+        ready_within, silent, drain: seconds in which it must serve, after which one that serves and then
+            does not answer is ended, and that it has to end by itself.
+    """
+
+    checkpoint: str | None = None
+    command: tuple[str, ...] | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = MappingProxyType({})
+    draft: str | None = None
+    placement: str | None = None
+    devices: tuple[str, ...] = ()
+    serve: str | None = None
+    ready_within: Seconds = 1800.0
+    silent: Seconds = 30.0
+    drain: Seconds = 20.0
+
+
+@dataclass(frozen=True, slots=True)
 class AttachConfig:
-    """A server that runs already, and answers OpenAI's API at `url`. `None`: asked of the server."""
+    """A server that answers OpenAI's API at `url`. `None`: asked of the server."""
 
     kind: ClassVar[str] = "attach"
     api: Api
@@ -59,6 +83,7 @@ class AttachConfig:
     api_key_env: str | None = None
     context: Tokens | None = None
     guard_blocks: Blocks | None = None
+    launch: LaunchConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
