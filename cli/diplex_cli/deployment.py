@@ -4,12 +4,14 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 from diplex_cli import reader
 from diplex_cli.failures import UsageError
+from diplex_cli.launching import start_of
 from diplex_cli.ports import Listener, Picker, taken
-from diplex_core.config import Config, Fault, LlamaCppConfig, WorkerConfig, cannot_run
+from diplex_core.config import AttachConfig, Config, Fault, LlamaCppConfig, WorkerConfig, cannot_run
 from diplex_workers.launch import weights
 
 
@@ -64,6 +66,8 @@ def _left_out(source: reader.Source, config: Config) -> Iterator[tuple[str, str]
 
 def _lacks(worker: WorkerConfig) -> str | None:
     """What this machine lacks to run the worker's engine, with the mend."""
+    if isinstance(worker.engine, AttachConfig) and worker.engine.launch is not None:
+        return _lacks_program(worker)
     if not isinstance(worker.engine, LlamaCppConfig):
         return None
     if find_spec("xllamacpp") is None:
@@ -72,6 +76,18 @@ def _lacks(worker: WorkerConfig) -> str | None:
         weights.find(worker.engine.weights)
     except weights.WeightsMissing as missing:
         return str(missing)
+    return None
+
+
+def _lacks_program(worker: WorkerConfig) -> str | None:
+    from diplex_core.plan.deployment import Unplannable
+
+    try:
+        program = start_of(worker, None).command[0]
+    except Unplannable as why:
+        return str(why)
+    if which(program) is None:
+        return f"there is no program {program} on PATH. Mend: install the engine, or launch: {{command: […]}}"
     return None
 
 

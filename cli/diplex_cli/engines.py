@@ -4,16 +4,21 @@ import os
 from typing import TYPE_CHECKING, Any, assert_never
 
 from diplex_cli.failures import UsageError
+from diplex_cli.launching import start_of, started
 from diplex_core.config import AttachConfig, LlamaCppConfig, SimConfig, TrtLlmConfig, WorkerConfig
+from diplex_core.words import Rules
 
 if TYPE_CHECKING:
     from diplex_workers.engines.engine import Engine
 
 
-def engine_for(worker: WorkerConfig) -> "Engine":
+def engine_for(worker: WorkerConfig, rules: Rules | None = None) -> "Engine":
     """The engine that a worker runs.
 
+    Args:
+        rules: tiers and their promises, by which a server that is started here is sized; `None`: by pattern.
     Raises:
+        Unplannable: a server that is started here cannot be so.
         WeightsMissing: it has none to load.
         UsageError: the key that its server asks for is not in the environment.
     """
@@ -23,7 +28,7 @@ def engine_for(worker: WorkerConfig) -> "Engine":
         case LlamaCppConfig():
             return _llamacpp(worker, worker.engine)
         case AttachConfig():
-            return _attach(worker, worker.engine)
+            return _attach(worker, worker.engine, rules)
         case TrtLlmConfig():
             return _trtllm(worker, worker.engine)
         case _:
@@ -77,10 +82,11 @@ def _llamacpp(worker: WorkerConfig, engine: LlamaCppConfig) -> "Engine":
     )
 
 
-def _attach(worker: WorkerConfig, engine: AttachConfig) -> "Engine":
+def _attach(worker: WorkerConfig, engine: AttachConfig, rules: Rules | None) -> "Engine":
     from diplex_workers.engines.attach import AttachEngine, AttachSettings
 
-    return AttachEngine(
+    start = start_of(worker, rules) if engine.launch is not None else None
+    attached = AttachEngine(
         AttachSettings(
             model=worker.model.name,
             url=engine.url,
@@ -90,12 +96,13 @@ def _attach(worker: WorkerConfig, engine: AttachConfig) -> "Engine":
                 api_key=_secret(worker, engine.api_key_env),
                 context=engine.context,
                 guard_blocks=engine.guard_blocks,
-                slots=worker.slots,
+                slots=worker.slots or (start.slots if start else None),
                 capacity_blocks=worker.kv_blocks,
                 block_tokens=worker.block_tokens,
             ),
         )
     )
+    return attached if start is None else started(attached, worker, start)
 
 
 def _trtllm(worker: WorkerConfig, engine: TrtLlmConfig) -> "Engine":

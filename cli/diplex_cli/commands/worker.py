@@ -66,7 +66,7 @@ def run(args: Namespace) -> int:
         open=worker.open,
         drain=process.DRAIN_WITHIN,
     )
-    engine = engine_for(worker)
+    engine = engine_for(worker, config.rules)
 
     async def serving(stop: asyncio.Event) -> None:
         async with grants_keys.followed(source, settings.keys):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from diplex_core.config.crosschecks import Tree, crosschecks, shared_ports, shares
+from diplex_core.config.crosschecks import Tree, crosschecks, shared_ports, shared_servers, shares
 from diplex_core.config.faults import ConfigErrors, Fault, Path
 from diplex_core.config.keys import file
 from diplex_core.config.values import (
@@ -61,7 +61,7 @@ def build(
     if checked is None or faults:
         raise ConfigErrors(faults)
     config = _config(checked, environment, key_files)
-    if late := [*shared_ports(config), *shares(config)]:
+    if late := [*shared_ports(config), *shared_servers(config), *shares(config)]:
         raise ConfigErrors(late)
     return config
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 from diplex_core.config.faults import Fault, Path, unknown
-from diplex_core.config.values import EVERYWHERE, METRICS_ABOVE, Config
+from diplex_core.config.values import EVERYWHERE, METRICS_ABOVE, AttachConfig, Config
 from diplex_core.model import catalogue
 from diplex_core.placement.book import Book, Kind
 from diplex_core.words import Reserve
@@ -161,8 +161,30 @@ def _worker(tree: Tree, path: Path, worker: Tree, package: Tree) -> Iterator[Fau
         yield Fault(("models", worker["model"], "profile"), "is missing: a simulated engine needs it", mend)
     if kind == "sim" and gpu not in ("b200", None):
         yield Fault((*path, "gpu"), f"only a b200 can be simulated, not {gpu}", mend="gpu: b200")
+    if kind == "attach" and (launch := engine["launch"]):
+        yield from _launch(
+            path, engine["api"], launch, gpu, (models.get(worker["model"]) or {}).get("profile")
+        )
     if kind == "llamacpp" and gpu not in ("cpu", None):
         yield Fault((*path, "gpu"), f"the llamacpp engine computes on the CPU, not on {gpu}", mend="gpu: cpu")
+
+
+def _launch(
+    path: Path, api: str | None, launch: Tree, gpu: str | None, profile: str | None
+) -> Iterator[Fault]:
+    """What the command and the figures of a checkpoint's server come from."""
+    at = (*path, "engine", "launch", "checkpoint")
+    if not launch["checkpoint"]:
+        return
+    mend = "launch: {command: [program, word, …]}"
+    if api not in ("vllm", "trtllm", None):
+        yield Fault(at, f"how {api} is started is not known here", mend)
+    if gpu == "cpu":
+        yield Fault(at, "figures and places are those of GPUs, and this is a CPU", mend)
+    elif not profile:
+        yield Fault(
+            at, "needs the model's profile, for its figures", mend="models: {…: {profile: qwen2.5-72b}}"
+        )
 
 
 def _worker_names(tree: Tree) -> Iterator[Fault]:
@@ -204,6 +226,21 @@ def shares(config: Config) -> Iterator[Fault]:
             f"least shares come to {total:g} of what is granted, and {MOST_SHARES:g} is the most: {parts}"
         )
         yield Fault(("tiers", largest.name, "min_share"), reason, mend="less, so that priorities still count")
+
+
+def shared_servers(config: Config) -> Iterator[Fault]:
+    """Two workers that would start their server on the same port of this machine."""
+    taken: dict[str, str] = {}
+    for worker in config.workers:
+        engine = worker.engine
+        if not (worker.spawned and isinstance(engine, AttachConfig) and engine.launch):
+            continue
+        if (other := taken.setdefault(engine.url, worker.name)) != worker.name:
+            yield Fault(
+                ("packages", worker.package, "engine", "url"),
+                f"{worker.name} would start its server where {other} starts its own",
+                mend="another port; in pattern B an engine for each instance",
+            )
 
 
 def shared_ports(config: Config) -> Iterator[Fault]:

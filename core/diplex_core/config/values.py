@@ -1,7 +1,7 @@
 """What a configuration says, as frozen values: what the parts of a deployment are started from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar, Final, Literal, TypeAlias
 
@@ -62,7 +62,7 @@ class LaunchConfig:
     checkpoint: str | None = None
     command: tuple[str, ...] | None = None
     args: tuple[str, ...] = ()
-    env: Mapping[str, str] = MappingProxyType({})
+    env: Mapping[str, str] = field(default_factory=dict)
     draft: str | None = None
     placement: str | None = None
     devices: tuple[str, ...] = ()

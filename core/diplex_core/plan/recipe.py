@@ -19,7 +19,7 @@ from diplex_core.plan.deployment import Deployment, Unplannable
 from diplex_core.plan.prediction import roofline_of
 from diplex_core.plan.recipe_sizes import CONTEXT, GAP, Serves, Sizes, sizes_of
 from diplex_core.plan.recipe_ways import Seat, Way, preparing, ranks, seats, undoing, way_of
-from diplex_core.words import Pattern, Seconds, Tokens
+from diplex_core.words import Pattern, Seconds, Slots, Tokens
 
 ENGINES: Final[Mapping[str, ModuleType]] = {"trtllm": recipe_trtllm, "vllm": recipe_vllm}
 FIRST_PORT: Final = 8000
@@ -42,6 +42,7 @@ class Asked:
         source: the checkpoint in BF16; "": `./MODEL`. `checkpoint`: what is served; "": `./MODEL-FORMAT`.
         draft: pattern D's draft checkpoint, or A+EAGLE's head; "": `./…`.
         name: what clients call the model; "": as the planner does.
+        sequences, budget: where they are not to be the planner's.
     """
 
     engine: str = "trtllm"
@@ -56,6 +57,8 @@ class Asked:
     name: str = ""
     host: str = "127.0.0.1"
     port: int = FIRST_PORT
+    sequences: Slots = 0
+    budget: Tokens = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,15 @@ def recipe_of(deployment: Deployment, asked: Asked) -> Recipe:
     way = way_of(deployment, asked.placement)
     latency = deployment.pattern in (Pattern.C, Pattern.D)
     serves = asked.serves or (Serves.LATENCY if latency else Serves.THROUGHPUT)
-    sizes = sizes_of(deployment, serves, gap=asked.gap, context=asked.context, longest=asked.longest)
+    sizes = sizes_of(
+        deployment,
+        serves,
+        gap=asked.gap,
+        context=asked.context,
+        longest=asked.longest,
+        sequences=asked.sequences,
+        budget=asked.budget,
+    )
     places = seats(deployment, way)
     gpus = 1 + max(place.gpu for place in places)
     return Recipe(
@@ -258,7 +269,10 @@ def _notes(deployment: Deployment, asked: Asked, way: Way, sizes: Sizes) -> list
             f"step keep {1000 * sizes.gap:g} ms a token, as the planner reckons at half of the limit."
         )
         if not sizes.kept:
-            notes.append("Not even one stream keeps that gap here: the smallest sizes stand below.")
+            notes[-1:] = [
+                f"No engine here keeps {1000 * sizes.gap:g} ms a token even for one stream, as the planner "
+                f"reckons at half of the limit: sized for the least that a few streams can have."
+            ]
     else:
         notes.append(
             f"For throughput: as many sequences of {asked.context:,} tokens as the pool holds. Give latency "

@@ -69,6 +69,8 @@ def sizes_of(
     gap: Seconds = GAP,
     context: Tokens = CONTEXT,
     longest: Tokens = 0,
+    sequences: Slots = 0,
+    budget: Tokens = 0,
 ) -> Sizes:
     """The planner's figures for one engine.
 
@@ -76,6 +78,7 @@ def sizes_of(
         gap: the time per output token that a latency worker keeps.
         context: tokens that a running sequence holds, in the mean.
         longest: of one sequence; 0: `LONGEST`, or as many as the model is set up for.
+        sequences, budget: where somebody has said them; 0: the planner's.
     Raises:
         Unplannable: the model reads no such sequence, or the pool holds none.
     """
@@ -93,14 +96,15 @@ def sizes_of(
     draft = roofline_of(deployment).draft_tokens
     if serves is Serves.THROUGHPUT:
         # In eights, as CUDA graphs are captured.
-        sequences, budget, kept = most - most % 8 or most, _THROUGHPUT_BUDGET, True
+        running, chunk, kept = most - most % 8 or most, _THROUGHPUT_BUDGET, True
     else:
-        sequences, budget, kept = _for_latency(deployment, gap, min(context, longest), most)
+        running, chunk, kept = _for_latency(deployment, gap, min(context, longest), most)
+    running, chunk = sequences or running, budget or chunk
     return Sizes(
         serves=serves,
-        sequences=sequences,
-        prefill_budget=budget,
-        step_tokens=budget + sequences * (1 + draft),
+        sequences=running,
+        prefill_budget=chunk,
+        step_tokens=chunk + running * (1 + draft),
         longest=longest,
         pool_tokens=room,
         gap=gap if serves is Serves.LATENCY else None,
@@ -118,10 +122,15 @@ def _for_latency(
         """A step's time per token of a stream, as an engine is taken to reach it."""
         return times.step(sequences, context, chunk).seconds / times.tokens_per_step / REACHED
 
+    alone = max(2 * takes(1, 0), takes(1, LATENCY_PREFILL_BUDGET))
+    if alone > gap:
+        # No engine here keeps it: a worker for one stream would help nobody, so half as much again is kept.
+        running, chunk, _ = _for_latency(deployment, 1.5 * alone, context, most)
+        return running, chunk, False
     # A step grows with what runs and with what is read: halving finds the last that keeps its share.
     low, high = 1, most
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if takes(middle, 0) <= gap / 2 else (low, middle - 1)
     budget = max((chunk for chunk in _BUDGETS if takes(low, chunk) <= gap), default=LATENCY_PREFILL_BUDGET)
-    return low, budget, takes(low, budget) <= gap
+    return low, budget, True

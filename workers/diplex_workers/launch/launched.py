@@ -6,14 +6,31 @@ keeper knows when its process serves, and users hear why it does not.
 
 import asyncio
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from diplex_workers.engines.engine import Engine, Facts, Host
-from diplex_workers.launch.keeper import Keeper
+from diplex_workers.launch.keeper import CannotStart, Keeper
 
 
 def launched(engine: Engine, keeper: Keeper) -> Engine:
     """The same engine, with its server's process kept running for as long as it is served."""
     return cast(Engine, _Launched(engine, keeper))
+
+
+async def must_be_free(url: str) -> None:
+    """Nobody may listen where the server is going to: its worker would speak to another's.
+
+    Raises:
+        CannotStart: somebody does.
+    """
+    place = urlsplit(url)
+    port = place.port or (443 if place.scheme == "https" else 80)
+    try:
+        _, writer = await asyncio.open_connection(place.hostname, port)
+    except OSError:
+        return
+    writer.close()
+    raise CannotStart(f"something else listens at {url}. Mend: end it, or another port in engine.url")
 
 
 class _Launched:
