@@ -1,6 +1,6 @@
-"""vLLM's words: `vllm serve`. Options as vLLM 0.20 has them.
+"""vLLM's words: `vllm serve`. Options as the wheel of vLLM 0.20.0 has them.
 
-Sources: docs.vllm.ai, "vllm serve" and "Speculative decoding"; vllm/config/{kv_events,speculative}.py.
+Sources: its vllm/engine/arg_utils.py, vllm/config/{cache,kv_events,scheduler,speculative}.py.
 """
 
 import json
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 TITLE: Final = "vLLM"
 VERSIONS: Final = "0.20"
 WEIGHTS: Final = ("nvfp4", "fp8", "bf16")
-KV_CACHES: Final = ("fp8", "bf16")
+KV_CACHES: Final = ("fp8", "nvfp4", "bf16")
 _EVENTS: Final = 5557
 _REPLAY: Final = 5657
 

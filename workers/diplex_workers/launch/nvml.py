@@ -3,10 +3,16 @@
 NVML sees GPUs and MIG slices whatever this process may use: `CUDA_VISIBLE_DEVICES` does not bind it, and the
 two halves that MPS makes of a GPU (MLOPart) are one GPU to it. `cuda_devices` tells what a program can use.
 
+    python -m diplex_workers.launch.nvml "what runs meanwhile" 5 > looks.json
+
+records five looks, a second apart, for `RecordedNvml` to play.
+
 Source: https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html, names as nvidia-ml-py has them.
 """
 
 import json
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -151,6 +157,20 @@ def machine_of(said: Mapping[str, Any]) -> Machine:
     )
 
 
+def main(about: str, looks: str = "1") -> int:
+    seen: list[Machine] = []
+    try:
+        for number in range(int(looks)):
+            if number:
+                time.sleep(1.0)
+            seen.append(LiveNvml().look())
+    except NvmlMissing as why:
+        print(why, file=sys.stderr)
+        return 1
+    print(recorded(about, seen), end="")
+    return 0
+
+
 def _recorded_device(said: Mapping[str, Any]) -> Device:
     slowed = said.get("slowed")
     return Device(
@@ -263,3 +283,7 @@ def _nvlinked(nvml: Any, handles: list[Any]) -> Iterator[tuple[int, int]]:
 
 def _watts(milliwatts: int | None) -> float | None:
     return None if milliwatts is None else milliwatts / 1000
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
