@@ -2,7 +2,7 @@
 
 How a use is seen, file by file:
 - everywhere in `SCOPE`, inside any string: what has the shape of a flag, a metric, an endpoint, or an
-  environment variable of such a program;
+  environment variable of such a program, and nvidia-smi's short flags;
 - in `engines/` besides: strings in the place of a key (subscripts, `get`, `in`, `getattr`, keys of dicts),
   the words of tables at the top of a module or class, and the members and arguments of each Protocol and
   TypedDict, which is how an adapter declares what it takes from a program's objects;
@@ -63,13 +63,16 @@ class Uses(ast.NodeVisitor):
     def __init__(self, path: Path) -> None:
         self.found: dict[str, int] = {}
         self._adapter = "engines" in path.parts or path.name.endswith("_server.py")
-        self._keyed = "engines" in path.parts
+        self._keyed = "engines" in path.parts or path.name in ("recipe_trtllm.py", "recipe_vllm.py")
         self._inside = 0  # functions deep
 
     def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, str):
             for shape in SHAPES.values():
                 for word in shape.findall(node.value):
+                    self._add(word, node)
+            for command in re.findall(r"nvidia-smi ([^;|&`,\n()]*)", node.value):
+                for word in re.findall(r"(?<!\S)-[a-z]+(?![\w-])", command):
                     self._add(word, node)
 
     def _body(self, node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
@@ -259,7 +262,8 @@ def allowed(path: Path) -> frozenset[str]:
     mine = names.names
     if stem in names.engines.keys() - {"openai"}:
         mine = names.of(stem, "openai") if "dialects" in path.parts else names.of(stem)
-    words = {one.name for one in mine} | {f"{one.of.rpartition('.')[2]}.{one.name}" for one in mine}
+    words = {word for one in mine for word in (one.name, *one.name.split())}
+    words |= {f"{one.of.rpartition('.')[2]}.{one.name}" for one in mine}
     return frozenset(
         words | names.ours.get("/".join(path.parts[-2:]), frozenset()) | set(names.engines) | own_flags()
     )

@@ -261,6 +261,11 @@ async def test_what_drafts_is_part_of_the_same_instance(on: Any, pattern: Patter
         assert type(config).__name__ == kind
         assert (config.max_draft_len, config.speculative_model) == (3, "small")
         assert scene.host.facts[0].draft_tokens == 3
+        # Two models' caches would have to agree on what is reused.
+        reuses = pattern is not Pattern.D
+        assert scene.llm.args.kv_cache_config.enable_block_reuse is reuses
+        assert scene.llm.args.disable_overlap_scheduler is not reuses
+        assert scene.host.facts[0].tells_prefixes is reuses
 
 
 def test_a_pattern_that_drafts_needs_something_that_does():

@@ -101,6 +101,7 @@ class TorchLlmArgs(Strict):
         "stream_interval": 1,
         "guided_decoding_backend": "xgrammar",
         "allreduce_strategy": "AUTO",
+        "disable_overlap_scheduler": False,
     }
 
 

@@ -114,6 +114,12 @@ class TrtLlmSettings:
         return self.pattern in (Pattern.D, Pattern.A_EAGLE)
 
     @property
+    def keeps_prefixes(self) -> bool:
+        """Whether blocks stay for others. A draft model's cache would have to agree with its target's on
+        that: so there is neither reuse nor overlap in D, as in NVIDIA's own draft-target example."""
+        return self.pattern is not Pattern.D
+
+    @property
     def drafted(self) -> Tokens:
         """Tokens drafted ahead in each step."""
         return self.draft_tokens if self.speculates else 0
@@ -206,10 +212,10 @@ class TrtLlmEngine:
             return f"TensorRT-LLM did not start: {_words(error)}"
         self._llm, self._problem, self._heard = llm, "", time.monotonic()
         host.ready(facts)
-        readers = [
-            asyncio.create_task(self._read(lambda: llm.get_stats_async(_READ), self._take_stats)),
-            asyncio.create_task(self._read(lambda: llm.get_kv_cache_events_async(_READ), self._take_event)),
-        ]
+        readers = [asyncio.create_task(self._read(lambda: llm.get_stats_async(_READ), self._take_stats))]
+        if facts.tells_prefixes:
+            events = self._read(lambda: llm.get_kv_cache_events_async(_READ), self._take_event)
+            readers.append(asyncio.create_task(events))
         for reader in readers:
             reader.add_done_callback(lambda _: self._doubt.set())
         try:
@@ -230,9 +236,9 @@ class TrtLlmEngine:
         """Load the model: minutes, on a thread of its own."""
         settings = self._settings
         kv_cache: dict[str, Any] = {
-            "enable_block_reuse": True,
+            "enable_block_reuse": settings.keeps_prefixes,
             "free_gpu_memory_fraction": settings.kv_share,
-            "event_buffer_max_size": _EVENTS,
+            "event_buffer_max_size": _EVENTS if settings.keeps_prefixes else 0,
             "tokens_per_block": settings.block_tokens,
             "dtype": _KV_CACHES.get(settings.kv_cache, "auto"),
         }
@@ -259,6 +265,8 @@ class TrtLlmEngine:
                 checkpoint=settings.draft_checkpoint,
                 tokens=settings.draft_tokens,
             )
+        if not settings.keeps_prefixes:
+            words["disable_overlap_scheduler"] = True
         if settings.pattern is Pattern.C and settings.gpu == "b200":
             # Its other ways ask NVML about links between devices, and NVML knows no partitions.
             words["allreduce_strategy"] = "NCCL"
@@ -311,7 +319,7 @@ class TrtLlmEngine:
             capacity_slots=settings.slots,
             context=int(context),
             guard_blocks=blocks // 64 if settings.guard_blocks is None else settings.guard_blocks,
-            tells_prefixes=True,
+            tells_prefixes=settings.keeps_prefixes,
             prefill_budget_tokens=self._prefill_budget() or 0,
             draft_tokens=settings.drafted,
             profile=settings.profile,
