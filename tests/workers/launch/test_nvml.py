@@ -75,3 +75,23 @@ def test_what_a_recording_leaves_out_was_not_said(tmp_path):
     (file := tmp_path / "one.json").write_text(json.dumps({"about": "", "looks": [look]}))
     seen = RecordedNvml(file).look()
     assert (seen.driver_branch, seen.devices[0].slowed, seen.devices[0].mig) == (580, None, None)
+
+
+RECORDINGS = Path(__file__).with_name("recordings")
+
+
+def test_a_real_gpu_under_load_says_that_its_power_cap_slows_it():
+    player = RecordedNvml(RECORDINGS / "h100_load.json")
+    looks = [player.look().devices[0] for _ in range(4)]
+    assert looks[0].slowed == ()
+    assert looks[-1].slowed == ("power cap",)
+    assert looks[-1].utilization is not None and looks[-1].utilization > 0.9
+    assert looks[-1].sm_clock is not None and looks[-1].sm_clock_max is not None
+    assert looks[-1].sm_clock < looks[-1].sm_clock_max
+
+
+def test_an_idle_one_has_all_that_it_needs_to_be_placed():
+    machine = RecordedNvml(RECORDINGS / "h100_idle.json").look()
+    assert (machine.driver_branch, machine.cuda, machine.nvlinked) == (580, (13, 0), frozenset())
+    assert machine.devices[0].compute_capability == (9, 0)
+    assert machine.devices[0].mig is False
