@@ -4,12 +4,13 @@ import os
 from typing import TYPE_CHECKING, Any, assert_never
 
 from diplex_cli.failures import UsageError
-from diplex_cli.launching import start_of, started
+from diplex_cli.launching import PIPES, gap_of, half_of, start_of, started
 from diplex_core.config import AttachConfig, LlamaCppConfig, SimConfig, TrtLlmConfig, WorkerConfig
-from diplex_core.words import Rules
+from diplex_core.words import Pattern, Rules
 
 if TYPE_CHECKING:
     from diplex_workers.engines.engine import Engine
+    from diplex_workers.launch.placement import Wanted
 
 
 def engine_for(worker: WorkerConfig, rules: Rules | None = None) -> "Engine":
@@ -30,7 +31,7 @@ def engine_for(worker: WorkerConfig, rules: Rules | None = None) -> "Engine":
         case AttachConfig():
             return _attach(worker, worker.engine, rules)
         case TrtLlmConfig():
-            return _trtllm(worker, worker.engine)
+            return _trtllm(worker, worker.engine, rules)
         case _:
             assert_never(worker.engine)
 
@@ -105,9 +106,11 @@ def _attach(worker: WorkerConfig, engine: AttachConfig, rules: Rules | None) -> 
     return attached if start is None else started(attached, worker, start)
 
 
-def _trtllm(worker: WorkerConfig, engine: TrtLlmConfig) -> "Engine":
+def _trtllm(worker: WorkerConfig, engine: TrtLlmConfig, rules: Rules | None) -> "Engine":
     from diplex_workers.engines.trtllm import TrtLlmEngine, TrtLlmSettings
+    from diplex_workers.launch.seating import Seating
 
+    wanted = _seats(worker, engine)
     try:
         return TrtLlmEngine(
             TrtLlmSettings(
@@ -118,7 +121,7 @@ def _trtllm(worker: WorkerConfig, engine: TrtLlmConfig) -> "Engine":
                 profile=worker.model.profile,
                 weights=worker.model.weights,
                 kv_cache=worker.model.kv_cache,
-                **_sized(worker, engine.tensor_parallel),
+                **_sized(worker, engine, rules),
                 **_said(
                     draft_checkpoint=engine.draft_checkpoint,
                     tensor_parallel=engine.tensor_parallel,
@@ -129,40 +132,55 @@ def _trtllm(worker: WorkerConfig, engine: TrtLlmConfig) -> "Engine":
                     block_tokens=worker.block_tokens,
                     draft_tokens=worker.draft.tokens if worker.draft else None,
                 ),
-            )
+            ),
+            place=Seating(wanted) if wanted else None,
         )
     except ValueError as error:
         raise UsageError(f"packages.{worker.package}: {error}") from error
 
 
-def _sized(worker: WorkerConfig, ranks: int | None) -> dict[str, Any]:
+def _sized(worker: WorkerConfig, engine: TrtLlmConfig, rules: Rules | None) -> dict[str, Any]:
     """Running sequences and the prefill budget: as configured, else as the planner sizes such a worker, small
-    for latency (patterns C and D); nothing where it knows no such hardware or model."""
-    from diplex_core.model import catalogue
+    for latency (its tiers promise a time per token, or its pattern is C or D); nothing where it knows no such
+    hardware or model."""
     from diplex_core.plan.deployment import deployment_of
-    from diplex_core.plan.recipe_sizes import Serves, sizes_of
-    from diplex_core.words import Pattern
+    from diplex_core.plan.recipe_sizes import GAP, Serves, sizes_of
 
-    model, pattern = worker.model, worker.pattern
+    model, gap = worker.model, gap_of(worker, rules)
+    quick = gap is not None or (rules is None and worker.pattern in (Pattern.C, Pattern.D))
     said = _said(slots=worker.slots, prefill_budget=worker.prefill_budget)
     try:
-        dies = catalogue.gpu(worker.gpu).dies
-        gpus = max(ranks or 1, 2 if dies == 1 and pattern in (Pattern.B, Pattern.C, Pattern.D) else 1)
         deployment = deployment_of(
             model.profile,
             gpu=worker.gpu,
-            pattern=pattern,
+            pattern=worker.pattern,
             weights=model.weights,
             kv_cache=model.kv_cache,
-            count=gpus,
-            tp=gpus,
+            count=_span(worker, engine),
+            tp=_span(worker, engine),
         )
-        sizes = sizes_of(
-            deployment, Serves.LATENCY if pattern in (Pattern.C, Pattern.D) else Serves.THROUGHPUT
-        )
+        sizes = sizes_of(deployment, Serves.LATENCY if quick else Serves.THROUGHPUT, gap=gap or GAP)
     except ValueError:  # not in the catalogue, or not to be deployed so
         return said
     return {"slots": sizes.sequences, "prefill_budget": sizes.prefill_budget} | said
+
+
+def _span(worker: WorkerConfig, engine: TrtLlmConfig) -> int:
+    """GPUs of the package: two of Hopper's play the dies where the pattern tells them apart."""
+    paired = worker.gpu in ("h100", "h200") and worker.pattern in (Pattern.B, Pattern.C, Pattern.D)
+    return max(engine.tensor_parallel or 1, 2 if paired else 1)
+
+
+def _seats(worker: WorkerConfig, engine: TrtLlmConfig) -> "Wanted | None":
+    """Its devices; `None`: whatever its environment shows."""
+    from diplex_core.plan.recipe_ways import Way
+    from diplex_workers.launch.placement import Wanted
+
+    if engine.placement is None:
+        return None
+    ranks = engine.tensor_parallel or (2 if worker.pattern is Pattern.C else 1)
+    pipes = os.environ.get(PIPES, "")
+    return Wanted(worker.pattern, Way(engine.placement), ranks, half_of(worker), engine.devices or (), pipes)
 
 
 def _said(**settings: Any) -> dict[str, Any]:

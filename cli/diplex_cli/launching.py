@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from diplex_workers.launch.placement import Wanted
 
 _APART: Final = (Pattern.B, Pattern.C, Pattern.D)
-_PIPES: Final = "CUDA_MPS_PIPE_DIRECTORY"
+PIPES: Final = "CUDA_MPS_PIPE_DIRECTORY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def start_of(worker: WorkerConfig, rules: Rules | None) -> Started:
         wanted = _wanted(worker, launch, launch.placement, _span(worker, launch))
         return Started((*launch.command, *launch.args), {}, wanted, worker.slots)
     recipe = _recipe(worker, engine, launch, rules)
-    half = _half(worker)
+    half = half_of(worker)
     one = recipe.engines[half]
     wanted = _wanted(worker, launch, recipe.way, len(one.seat.devices))
     return Started((*one.command, *launch.args), one.config, wanted, recipe.sizes.sequences)
@@ -93,7 +93,7 @@ def _recipe(
     from diplex_core.plan.recipe import Asked, recipe_of
     from diplex_core.plan.recipe_sizes import GAP, Serves
 
-    gap = _gap(worker, rules)
+    gap = gap_of(worker, rules)
     url = urlsplit(engine.url)
     return recipe_of(
         _deployment(worker, launch),
@@ -108,7 +108,7 @@ def _recipe(
             name=worker.model.name,
             host=url.hostname or "127.0.0.1",
             # A recipe counts its engines' ports up; here each engine's own is said.
-            port=(url.port or 80) - _half(worker),
+            port=(url.port or 80) - half_of(worker),
             sequences=worker.slots or 0,
             budget=worker.prefill_budget or 0,
         ),
@@ -137,7 +137,7 @@ def _span(worker: WorkerConfig, launch: LaunchConfig) -> int:
     return len(launch.devices) or (2 if paired else 1)
 
 
-def _half(worker: WorkerConfig) -> int:
+def half_of(worker: WorkerConfig) -> int:
     """Which of the package's engines it is."""
     return worker.dies[0] if worker.pattern is Pattern.B else 0
 
@@ -148,11 +148,11 @@ def _wanted(worker: WorkerConfig, launch: LaunchConfig, placement: str | None, r
 
     if placement is None:
         return None
-    pipes = launch.env.get(_PIPES) or os.environ.get(_PIPES, "")
-    return Wanted(worker.pattern, Way(placement), ranks, _half(worker), launch.devices, pipes)
+    pipes = launch.env.get(PIPES) or os.environ.get(PIPES, "")
+    return Wanted(worker.pattern, Way(placement), ranks, half_of(worker), launch.devices, pipes)
 
 
-def _gap(worker: WorkerConfig, rules: Rules | None) -> Seconds | None:
+def gap_of(worker: WorkerConfig, rules: Rules | None) -> Seconds | None:
     """The tightest time per token of its tiers; `None`: one promises none, so it is no latency worker."""
     if rules is None:
         return None

@@ -17,8 +17,11 @@ from diplex_core.config import (
     TrtLlmConfig,
     WorkerConfig,
 )
+from diplex_core.plan.recipe_ways import Way
 from diplex_core.words import Pattern
 from diplex_workers.engines import attach, llamacpp, sim, trtllm
+from diplex_workers.launch import seating
+from diplex_workers.launch.placement import Wanted
 from diplex_workers.launch.weights import WeightsMissing
 
 MODEL = ModelConfig("big", "qwen2.5-72b", "mxfp4-mixed", "mxfp8")
@@ -116,7 +119,7 @@ def test_what_is_left_out_is_the_engines_own_default(config: Any):
 
 
 def test_tensorrt_llm_is_told_its_pattern_and_what_drafts(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(trtllm, "TrtLlmEngine", lambda settings: settings)
+    monkeypatch.setattr(trtllm, "TrtLlmEngine", lambda settings, place: settings)
     engine = TrtLlmConfig("ckpt", draft_checkpoint="small", tensor_parallel=4, context=9000, kv_share=0.5)
     told = worker(engine, draft=Draft("qwen2.5-7b", 3), slots=9, prefill_budget=1024)
     assert engine_for(told) == trtllm.TrtLlmSettings(
@@ -138,7 +141,7 @@ def test_tensorrt_llm_is_told_its_pattern_and_what_drafts(monkeypatch: pytest.Mo
 
 
 def test_a_worker_for_latency_is_sized_for_it_by_the_planner(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(trtllm, "TrtLlmEngine", lambda settings: settings)
+    monkeypatch.setattr(trtllm, "TrtLlmEngine", lambda settings, place: settings)
     bulk: Any = engine_for(replace(worker(TrtLlmConfig("ckpt")), pattern=Pattern.A))
     quick: Any = engine_for(worker(TrtLlmConfig("ckpt")))
     assert quick.prefill_budget < bulk.prefill_budget == 8192
@@ -146,7 +149,7 @@ def test_a_worker_for_latency_is_sized_for_it_by_the_planner(monkeypatch: pytest
 
 
 def test_a_model_that_the_planner_does_not_know_has_the_engines_own_sizes(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(trtllm, "TrtLlmEngine", lambda settings: settings)
+    monkeypatch.setattr(trtllm, "TrtLlmEngine", lambda settings, place: settings)
     unknown: Any = engine_for(replace(worker(TrtLlmConfig("ckpt")), model=ModelConfig("mine")))
     assert (unknown.slots, unknown.prefill_budget) == (64, None)
 
@@ -155,3 +158,22 @@ def test_a_pattern_that_drafts_with_nothing_is_a_fault_of_its_package():
     without = replace(worker(TrtLlmConfig("ckpt")), pattern=Pattern.D)
     with pytest.raises(UsageError, match=r"packages\.pkg0: pattern D needs what drafts\. Mend: "):
         engine_for(without)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ({}, None),
+        ({"placement": "mlopart"}, Wanted(Pattern.C, Way.MLOPART, ranks=2)),
+        (
+            {"placement": "plain", "devices": ("1", "2"), "tensor_parallel": 4},
+            Wanted(Pattern.C, Way.PLAIN, ranks=4, devices=("1", "2")),
+        ),
+    ],
+)
+def test_its_devices_are_made_ready_where_the_configuration_says_how(
+    monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], wanted: Wanted | None
+):
+    monkeypatch.setattr(trtllm, "TrtLlmEngine", lambda settings, place: place)
+    monkeypatch.setattr(seating, "Seating", lambda wanted: wanted)
+    assert engine_for(worker(TrtLlmConfig("ckpt", **said))) == wanted

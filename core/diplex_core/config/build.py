@@ -173,7 +173,11 @@ def _nth_port(first: int, number: int) -> int:
 
 
 def _engine(engine: Mapping[str, Any]) -> EngineConfig:
-    said = {key: value for key, value in engine.items() if key != "kind"}
+    said: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in engine.items()
+        if key != "kind"
+    }
     if said.get("launch") is not None:
         said["launch"] = _launch(said["launch"])
     return _ENGINES[engine["kind"]](**said)

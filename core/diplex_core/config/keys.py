@@ -145,6 +145,14 @@ ENGINE: Final = ByKind(
                     Real(least=0.01, most=1.0),
                 ),
                 "guard_blocks": Key("KV blocks that are never promised; left out, a 64th.", Whole()),
+                "placement": Key(
+                    "How it lies on the package; left out, it takes the devices that its environment shows.",
+                    OneOf(PLACEMENTS, "a placement"),
+                ),
+                "devices": Key(
+                    "With placement: the package's GPUs, by index or UUID; left out, the first ones.",
+                    ListOf(Text(), '["0", "1"]'),
+                ),
             },
             "a trtllm engine",
         ),

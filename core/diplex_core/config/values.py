@@ -97,6 +97,8 @@ class TrtLlmConfig:
     context: Tokens | None = None
     kv_share: float | None = None
     guard_blocks: Blocks | None = None
+    placement: str | None = None
+    devices: tuple[str, ...] | None = None
 
 
 EngineConfig: TypeAlias = SimConfig | LlamaCppConfig | AttachConfig | TrtLlmConfig

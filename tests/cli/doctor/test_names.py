@@ -11,19 +11,17 @@ import pytest
 from diplex_cli.doctor.names import name_checks
 from diplex_cli.main import main
 
-from ...workers.engines.trtllm_stand_in import install  # noqa: F401
-
 Install = Callable[..., dict[str, ModuleType]]
 
 
-def test_every_name_that_can_be_looked_up_is_there(install: Install):  # noqa: F811
+def test_every_name_that_can_be_looked_up_is_there(install: Install):
     install()
     (check,) = name_checks("trtllm")
     assert (check.status, check.mend) == ("pass", ""), check.seen
     assert "done without" not in check.seen
 
 
-def test_what_an_older_version_lacks_is_told_and_no_failure(install: Install):  # noqa: F811
+def test_what_an_older_version_lacks_is_told_and_no_failure(install: Install):
     install(newest=False)
     (check,) = name_checks("trtllm")
     assert check.status == "pass"
@@ -39,7 +37,7 @@ def test_what_an_older_version_lacks_is_told_and_no_failure(install: Install):  
     ],
 )
 def test_a_name_that_the_installed_package_lacks_fails(
-    install: Install,  # noqa: F811
+    install: Install,
     monkeypatch: pytest.MonkeyPatch,
     module: str,
     owner: str | None,
@@ -65,7 +63,7 @@ def test_without_the_package_it_is_skipped(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_command_prints_what_scripts_read(
-    install: Install,  # noqa: F811
+    install: Install,
     capsys: pytest.CaptureFixture[str],
 ):
     install()

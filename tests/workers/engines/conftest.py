@@ -14,6 +14,8 @@ from diplex_core.words import Claim, EndReason
 from diplex_workers.engines.engine import Counted, Engine, Facts, Job, Output
 from diplex_workers.residency import BlockEvent
 
+from .trtllm_stand_in import install  # noqa: F401  # a fixture
+
 T = TypeVar("T")
 
 

@@ -1,6 +1,7 @@
 """TensorRT-LLM as an engine, against a stand-in made from its public signatures: no machine here runs it."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 from contextlib import asynccontextmanager
@@ -17,9 +18,10 @@ from diplex.wire.status import Problem
 from diplex_core.words import Claim, EndReason, Pattern, salted
 from diplex_workers.engines.engine import Counted, Job
 from diplex_workers.engines.trtllm import TrtLlmEngine, TrtLlmSettings
+from diplex_workers.launch.keeper import CannotStart
 from diplex_workers.residency import Residency
 
-from .trtllm_stand_in import GenerationResult, install  # noqa: F401
+from .trtllm_stand_in import GenerationResult
 
 BLOCK = 4
 IDS = tuple(range(100, 112))
@@ -63,7 +65,7 @@ class Scene:
 
 
 @pytest.fixture
-def on(on_stage: Callable[..., Any], install: Callable[..., Any]) -> Callable[..., Any]:  # noqa: F811
+def on(on_stage: Callable[..., Any], install: Callable[..., Any]) -> Callable[..., Any]:
     @asynccontextmanager
     async def on_it(*, newest: bool = True, silent: float = 60.0, **more: Any) -> Any:
         modules = install(newest=newest)
@@ -245,6 +247,30 @@ async def test_an_older_version_never_mixes_the_prefixes_of_a_tenant_that_asked_
 async def test_a_pattern_decides_what_it_is_made_with(on: Any, more: Any, expected: dict[str, object]):
     async with on(**more) as scene:
         assert {name: getattr(scene.llm.args, name) for name in expected} == expected
+
+
+async def test_its_devices_are_there_before_the_package_is_loaded(
+    on_stage: Callable[..., Any],
+    install: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    modules = install()
+    seen: list[str] = []
+
+    async def place() -> dict[str, str]:
+        if not seen:
+            seen.append("refused")
+            raise CannotStart("GPU 0 has no slice left. Mend: …")
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        assert not llm_of(modules).made
+        return {"CUDA_VISIBLE_DEVICES": "MIG-1"}
+
+    monkeypatch.setattr("diplex_workers.engines.trtllm._PAUSE_FIRST", 0.01)
+    async with on_stage(TrtLlmEngine(settings(), place=place)) as stage:
+        await stage.host.until(lambda: stage.host.facts)
+        assert stage.host.reasons == ["GPU 0 has no slice left. Mend: …"]
+        assert seen == ["refused", ""] and os.environ["CUDA_VISIBLE_DEVICES"] == "MIG-1"
 
 
 @pytest.mark.parametrize(
@@ -433,7 +459,7 @@ async def test_without_the_package_the_worker_says_what_to_do(
 
 async def test_a_pool_that_is_promised_larger_than_it_is_never_opens(
     on_stage: Callable[..., Any],
-    install: Callable[..., Any],  # noqa: F811
+    install: Callable[..., Any],
 ):
     install()
     async with on_stage(TrtLlmEngine(settings(capacity_blocks=641))) as stage:

@@ -10,8 +10,9 @@ a stand-in made from them (tests/workers/engines/trtllm_stand_in.py).
 """
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -45,6 +46,7 @@ from diplex_workers.engines.trtllm_requests import (
     sampling_of,
     speculation_of,
 )
+from diplex_workers.launch.keeper import CannotStart
 
 T = TypeVar("T")
 
@@ -128,17 +130,27 @@ class TrtLlmSettings:
 class TrtLlmEngine:
     """Runs one TensorRT-LLM instance, and makes another where it falls.
 
+    Args:
+        place: makes its devices ready, and says what the environment must have for them; raises CannotStart.
+        silent: seconds without any news, while requests run, after which it hangs.
     Raises:
         ValueError: settings that TensorRT-LLM has nothing for; the message ends in the mend.
     """
 
-    def __init__(self, settings: TrtLlmSettings, *, silent: Seconds = _SILENT) -> None:
+    def __init__(
+        self,
+        settings: TrtLlmSettings,
+        *,
+        place: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
+        silent: Seconds = _SILENT,
+    ) -> None:
         if settings.speculates and not settings.draft_checkpoint:
             raise ValueError(
                 f"pattern {settings.pattern} needs what drafts. Mend: engine.draft_checkpoint: the folder of "
                 f"{'an EAGLE-3 head' if settings.pattern is Pattern.A_EAGLE else 'a small model'}"
             )
         self._settings = settings
+        self._place = place
         self._silent = silent
         self._host: Host | None = None
         self._runs: Runs | None = None
@@ -200,13 +212,16 @@ class TrtLlmEngine:
         """Load it and serve until it falls; the reason, for people."""
         llm: LLM | None = None
         try:
+            if self._place is not None:
+                # Before the package is loaded: the devices that a process sees are decided once.
+                os.environ.update(await self._place())
             package = self._package = await asyncio.to_thread(load)
             llm = await asyncio.to_thread(self._made, package)
             self._starts += 1
             self._kept = Kept(self._settings.model, self._settings.block_tokens, self._starts)
             facts = await self._first_word(package, llm)
-        except NotInstalled as missing:
-            return str(missing)
+        except (NotInstalled, CannotStart) as why:
+            return str(why)
         except (Problem, TypeError, ValueError, TimeoutError, *_BROKEN) as error:
             await self._shut(llm)
             return f"TensorRT-LLM did not start: {_words(error)}"
