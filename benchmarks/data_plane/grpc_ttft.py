@@ -3,7 +3,7 @@
 The engine says its first token at the next turn of its loop, so what is left is the way there. `worker` is
 the least that one can do: a start with a grant of one's own signing, down a session that is open. `diplex` is
 the SDK: ask, grant, start, first token. `proxied` is one bare `Generate` of the router. One request at a
-time, and eight; the ways take turns request by request, so that whatever the machine does meets them all.
+time; the ways take turns request by request, so that whatever the machine does meets them all.
 
     .venv/bin/python benchmarks/data_plane/grpc_ttft.py [--quick] [--json]
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 import grpc_parts as parts
 
-AT_ONCE = (1, 8)
+AT_ONCE = (1,)
 
 
 def measure(quick: bool) -> dict[str, Any]:
