@@ -119,6 +119,15 @@ def window_shut(upto: Tokens, after: Seconds) -> Problem:
     )
 
 
+def nothing_taken(after: Seconds) -> Problem:
+    return Problem(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        f"the client took nothing of what it was sent for {after:.0f} s, so what ran for it was ended. "
+        "Mend: read the stream faster",
+        "WINDOW_SHUT",
+    )
+
+
 def deadline_passed(after: Seconds) -> Problem:
     return Problem(
         grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -1,4 +1,8 @@
-"""`Worker.Session` and `Generate`: a client's orders in, frames of tokens out."""
+"""`Worker.Session` and `Generate`: a client's orders in, frames of tokens out.
+
+While a client takes nothing, what is said to it gathers, at most what its leases allow; one that has taken
+nothing for half a minute is left, and what ran for it ends.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,11 +12,13 @@ import grpc
 
 from diplex.v1 import worker_pb2
 from diplex.wire.status import Problem
+from diplex_workers import desk, refusals
 from diplex_workers.reception import Reception
 from diplex_workers.stream import TokenStream
 
 Requests: TypeAlias = AsyncIterator[worker_pb2.WorkerSessionRequest]
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+Message: TypeAlias = worker_pb2.WorkerSessionResponse | worker_pb2.WorkerGenerateResponse
 
 
 async def serve_session(
@@ -21,16 +27,19 @@ async def serve_session(
     """Many sequences on one stream, until the client leaves, or half-closes and its last one is done.
 
     Raises:
-        grpc.aio.AbortError: the client broke the protocol.
+        grpc.aio.AbortError: the client broke the protocol, or took nothing for too long.
     """
+    taken = True
     try:
         async with asyncio.TaskGroup() as tasks:
             orders = tasks.create_task(_take_orders(reception, stream, requests))
-            while (frame := await stream.frame()) is not None:
-                await context.write(frame)
+            while taken and (frame := await stream.frame()) is not None:
+                taken = await _taken(context, frame)
             orders.cancel()
     finally:
         reception.desk.stream_ended(stream)
+    if not taken:
+        await refusals.nothing_taken(desk.WINDOW_SHUT).abort(context)
     if not orders.cancelled() and (problem := orders.result()) is not None:
         await problem.abort(context)
 
@@ -57,14 +66,27 @@ async def serve_generate(
         stream.half_close()
         while (frame := await stream.frame()) is not None:
             done = frame.done[0] if frame.done else None
-            await context.write(worker_pb2.WorkerGenerateResponse(tokens=frame.tokens, done=done))
+            message = worker_pb2.WorkerGenerateResponse(tokens=frame.tokens, done=done)
+            if not await _taken(context, message):
+                raise refusals.nothing_taken(desk.WINDOW_SHUT)
             error = done.error if done is not None else b""
     except Problem as problem:
+        reception.desk.stream_ended(stream)  # before the client takes this last word, if it ever does
         await problem.abort(context)
     finally:
         reception.desk.stream_ended(stream)
     if error:
         await Problem.from_bytes(error).abort(context)
+
+
+async def _taken(context: Context, message: Message) -> bool:
+    """Write a message; false: its client let it wait for too long."""
+    try:
+        async with asyncio.timeout(desk.WINDOW_SHUT):
+            await context.write(message)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _take_orders(reception: Reception, stream: TokenStream, requests: Requests) -> Problem | None:
