@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from machine import cores
+
 KEY = "bench:for measurements only"
 MODEL = "m"
 WORD = " token"
@@ -149,9 +151,19 @@ def memory_of(pid: int) -> int:
 
 @contextmanager
 def started(file: str, *words: str) -> "Iterator[tuple[subprocess.Popen[str], str]]":
-    """A part of its own, from its first line to the end of the `with` block; the line with it."""
+    """A part of its own, from its first line to the end of the `with` block; the line with it.
+
+    What is measured, and what it is compared with, has another core than load and worker.
+    """
     command = [sys.executable, file, *words]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    core = cores()[words[0] in ("router", "bare")]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    ) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline().strip()

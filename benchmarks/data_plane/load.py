@@ -12,6 +12,7 @@ import asyncio
 import gc
 import json
 import re
+import socket
 import sys
 import time
 from array import array
@@ -49,6 +50,8 @@ class Group:
         self.whole = array("d")
         self.measuring = True
         self.over = False
+        self.keep_last = "receive_buffer" in asked
+        self.last = b""
         self.all_began = asyncio.Event()
 
     def counters(self) -> dict[str, Any]:
@@ -100,8 +103,13 @@ class Group:
         stream = Stream(self, len(self.streams))
         self.streams.append(stream)
         loop = asyncio.get_running_loop()
+        connection = socket.socket()
+        connection.setblocking(False)
+        if buffer := self.asked.get("receive_buffer"):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, int(buffer))
         try:
-            await loop.create_connection(lambda: stream, "127.0.0.1", self.port)
+            await loop.sock_connect(connection, ("127.0.0.1", self.port))
+            await loop.create_connection(lambda: stream, sock=connection)
         except OSError as error:
             self.failed(f"connect: {error.strerror or error}")
 
@@ -177,6 +185,8 @@ class Stream(asyncio.Protocol):
         group.tokens += tokens
         group.events += events
         self._tail = data[-5:]
+        if group.keep_last:
+            group.last = (group.last + data)[-600:]
         if data.endswith(b"0\r\n\r\n"):
             self._ended(now)
 
@@ -293,6 +303,9 @@ class Load:
                 assert stream.transport is not None
                 stream.transport.resume_reading()
                 return {}
+            case "last":  # the end of what the first stream has read, and whether it is open
+                group = self.groups[name]
+                return {"text": group.last.decode(errors="replace"), **group.counters()}
             case "close":
                 self.groups.pop(name).close()
                 await asyncio.sleep(0)

@@ -18,10 +18,12 @@ TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+_FREE = sorted(os.sched_getaffinity(0))
+
+
 def cores() -> tuple[int, int]:
     """The core of load and upstream, and the core of what is measured. One core: both are it."""
-    free = sorted(os.sched_getaffinity(0))
-    return free[0], free[-1]
+    return _FREE[0], _FREE[-1]
 
 
 class Running:

@@ -5,6 +5,7 @@ from typing import Any
 
 import bars
 import measure
+import profiles
 
 PACE = 0.02
 STREAMS = 200
@@ -100,7 +101,29 @@ def full_speed(rounds: int, seconds: float, only: Sequence[str] = ()) -> dict[st
 
 
 def unary(rounds: int, seconds: float, only: Sequence[str] = ()) -> dict[str, Any]:
-    """Answers of 16 tokens in one piece, 16 at a time: CPU per request."""
+    """Answers of 16 tokens in one piece, 100 new ones a second: CPU per request, wake-ups and all."""
+    missing: dict[str, str] = {}
+    with (
+        measure.load() as loading,
+        measure.everybody(workers=1, pace=0.0, streams=16, only=only, missing=missing) as found,
+    ):
+
+        def one(name: str) -> measure.Figures:
+            port, target = found[name]
+            asked = {"do": "arrive", "port": port, "rate": 100, "tokens": 16, "stream": False}
+            loading.ask(**asked, seconds=0.5)
+            cpu = target.cpu()
+            with profiles.watching(target, seconds):
+                answer = loading.ask(**asked, seconds=seconds)
+            spent = {part: now - cpu[part] for part, now in target.cpu().items()}
+            return {**per_request(answer, spent), "failures": float(sum(answer["failures"].values()))}
+
+        runs = measure.interleaved(list(found), rounds, one)
+    return _unary_result({"rate": 100}, runs, missing, "100 a second")
+
+
+def unary_closed(rounds: int, seconds: float, only: Sequence[str] = ()) -> dict[str, Any]:
+    """The same, 16 at a time and one behind the other, as fast as they come back."""
     missing: dict[str, str] = {}
     with (
         measure.load() as loading,
@@ -114,33 +137,33 @@ def unary(rounds: int, seconds: float, only: Sequence[str] = ()) -> dict[str, An
                 counted, spent, own = measure.window(loading, target, seconds)
             finally:
                 loading.ask(do="close")
-            done = max(1, counted["done"])
             return {
-                "ms_per_request": 1000 * between(spent) / done,
-                **{f"ms_per_request_{part}": 1000 * cpu / done for part, cpu in {**spent, **own}.items()},
-                "requests_per_s": done / counted["at"],
-                "whole_p50_ms": counted["whole_ms"].get("p50", 0.0),
-                "whole_p99_ms": counted["whole_ms"].get("p99", 0.0),
+                **per_request(counted, {**spent, **own}),
+                "requests_per_s": counted["done"] / counted["at"],
                 "failures": float(sum(counted["failures"].values())),
             }
 
         runs = measure.interleaved(list(found), rounds, one)
-    figures = measure.summary(runs)
+    return _unary_result({"at_once": 16}, runs, missing, "16 at a time, as fast as they come back")
+
+
+def per_request(counted: dict[str, Any], spent: dict[str, float]) -> measure.Figures:
+    done = max(1, counted["done"])
     return {
-        "at_once": 16,
-        "tokens": 16,
-        "figures": figures,
-        "missing": missing,
-        "bars": [
-            bars.ratio(
-                "2. unary: shim and router, of smg's CPU per request",
-                figures,
-                "ms_per_request",
-                2.0,
-                of=("smg",),
-            )
-        ],
+        "ms_per_request": 1000 * between(spent) / done,
+        **{f"ms_per_request_{part}": 1000 * cpu / done for part, cpu in spent.items()},
+        "whole_p50_ms": counted["whole_ms"].get("p50", 0.0),
+        "whole_p99_ms": counted["whole_ms"].get("p99", 0.0),
     }
+
+
+def _unary_result(
+    about: dict[str, Any], runs: dict[str, list[measure.Figures]], missing: dict[str, str], how: str
+) -> dict[str, Any]:
+    figures = measure.summary(runs)
+    what = f"2. unary, {how}: shim and router, of smg's CPU per request"
+    judged = [bars.ratio(what, figures, "ms_per_request", 2.0, of=("smg",))]
+    return {**about, "tokens": 16, "figures": figures, "missing": missing, "bars": judged}
 
 
 def first_token(rounds: int, seconds: float, only: Sequence[str] = ()) -> dict[str, Any]:

@@ -11,6 +11,7 @@ other. Results go into a JSON file, scenario by scenario: those that are not ask
 import argparse
 import fcntl
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import bars
+import crowd
+import grpc_frames
+import grpc_proxy
+import grpc_session
+import grpc_ways
+import long_prompts
 import machine
 import profiles
 import rest
+import slow
 
 Scenario = Callable[[bool, list[str]], dict[str, Any]]
 """Told whether it is to be quick, and who is to be measured (none: all)."""
@@ -32,7 +40,17 @@ SCENARIOS: dict[str, Scenario] = {
     "rest_paced_4": lambda quick, who: rest.paced(4, *shape(quick, 4.0), who),
     "rest_full_speed": lambda quick, who: rest.full_speed(*shape(quick, 4.0), who),
     "rest_unary": lambda quick, who: rest.unary(*shape(quick, 4.0), who),
+    "rest_unary_closed": lambda quick, who: rest.unary_closed(*shape(quick, 3.0), who),
     "rest_first_token": lambda quick, who: rest.first_token(*shape(quick, 6.0), who),
+    "grpc_first_token": lambda quick, _: grpc_ways.first_token(quick),
+    "grpc_router_idle": lambda quick, _: grpc_ways.router_idle(quick),
+    "grpc_session": lambda quick, _: judged(grpc_session.measure(quick), grpc_ways.admitted),
+    "grpc_proxy": lambda quick, _: judged(grpc_proxy.measure(quick), grpc_ways.proxied),
+    "grpc_frames": lambda quick, _: judged(grpc_frames.measure(quick), grpc_ways.framed),
+    "crowd_idle": lambda quick, _: crowd.idle(quick),
+    "crowd_gaps": lambda quick, _: crowd.gaps(quick),
+    "slow_reader": lambda quick, _: slow.reader(quick),
+    "long_prompts": lambda quick, _: long_prompts.prompts(quick),
 }
 
 
@@ -59,6 +77,9 @@ def main() -> None:
     if args.profile:
         profiles.into(args.profile)
         args.quick, args.who, args.out = True, ["diplex"], None
+    os.sched_setaffinity(
+        0, {machine.cores()[0]}
+    )  # what it starts inherits the load's core, unless told otherwise
     for name in args.only or SCENARIOS:
         profiles.begin(name)
         with held(args.lock):
@@ -75,6 +96,11 @@ def main() -> None:
         show(name, result)
         if args.out:
             keep(args.out, name, result)
+
+
+def judged(figures: dict[str, Any], by: Callable[[dict[str, Any]], list[dict[str, Any]]]) -> dict[str, Any]:
+    """Figures with their bars."""
+    return {"figures": figures, "bars": by(figures)}
 
 
 def shape(quick: bool, seconds: float) -> tuple[int, float]:

@@ -1,0 +1,64 @@
+"""One reader of 200 that takes nothing for a minute: what its neighbours notice, and how it ends."""
+
+from typing import Any
+
+import bars
+import fleet
+import measure
+
+STREAMS, PACE = 200, 0.02
+
+
+def reader(quick: bool) -> dict[str, Any]:
+    """199 streams before and while one more takes nothing; then what that one finds when it reads again.
+
+    The slow client's receive buffer is small, and it asks for little at once, as a stuck one would; but the
+    system holds some hundred kilobytes for a connection before anybody can notice.
+    """
+    seconds, minute = (4.0, 20.0) if quick else (20.0, 60.0)
+    with measure.load() as loading, fleet.serving(pace=PACE, streams=STREAMS) as serving:
+        port = serving.rest_port
+        loading.ask(do="open", port=port, streams=STREAMS - 1, tokens=20_000, ramp=1.0)
+        loading.ask(
+            do="open", group="slow", port=port, streams=1, tokens=20_000, ramp=0.0, receive_buffer=4096
+        )
+        before, _, _ = measure.window(loading, serving, seconds)
+        resident_before = serving.resident()
+        loading.ask(do="pause", group="slow")
+        while_slow, _, _ = measure.window(loading, serving, minute)
+        resident_after = serving.resident()
+        loading.ask(do="resume", group="slow")
+        measure.window(loading, serving, 2.0, group="slow")
+        end = loading.ask(do="last", group="slow")
+        loading.ask(do="close")
+        loading.ask(do="close", group="slow")
+    p99 = before["gap_ms"]["p99"], while_slow["gap_ms"]["p99"]
+    grown = {part: (resident_after[part] - resident_before[part]) / 2**20 for part in resident_after}
+    figures: measure.Figures = {
+        "gap_p99_before_ms": p99[0],
+        "gap_p99_meanwhile_ms": p99[1],
+        "gap_p99_change_percent": 100 * (p99[1] / p99[0] - 1),
+        **{f"{part}_grew_mib": size for part, size in grown.items()},
+        "slow_is_open": float(end["open"]),
+        "failures_of_others": float(sum(while_slow["failures"].values())),
+    }
+    ended = not end["open"]
+    return {
+        "figures": measure.summary({"diplex": [figures]}),
+        "slow_read_last": end["text"],
+        "bars": [
+            bars.bar(
+                "5. slow reader: change of the others' gap p99", abs(p99[1] / p99[0] - 1) * 100, 10.0, "%"
+            ),
+            bars.bar(
+                "5. slow reader: growth of shim and router", grown["rest"] + grown["router"], 16.0, "MiB"
+            ),
+            bars.bar(
+                "5. slow reader: still open after a minute (0 is: ended)",
+                0.0 if ended else 1.0,
+                0.0,
+                "streams",
+                f"it read last: {end['text'][-160:]}",
+            ),
+        ],
+    }
