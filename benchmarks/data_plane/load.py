@@ -11,6 +11,7 @@ they were gathered on the way, counts them all.
 import asyncio
 import gc
 import json
+import random
 import re
 import socket
 import sys
@@ -21,6 +22,8 @@ from typing import Any, cast
 import uvloop
 
 EVENT = b"data: "
+_SYLLABLES = ("an", "ber", "co", "den", "es", "for", "ing", "ment", "per", "re", "sta", "tion")
+_WORDS = tuple(first + second for first in _SYLLABLES for second in _SYLLABLES)
 _SOME_TEXT = re.compile(rb'"content": ?"[^"]')
 _LENGTH = re.compile(rb"content-length: ?(\d+)", re.IGNORECASE)
 _SETTLE = 60.0  # seconds that all streams of a group have to get their first token
@@ -41,7 +44,7 @@ class Group:
         self.again = bool(asked.get("again", True))
         self.streams: list[Stream] = []
         self.idle: list[Stream] = []
-        self.requests = [request(asked, number) for number in range(8)]
+        self.requests = [request(asked, number) for number in range(int(asked.get("variants", 8)))]
         self.tokens = self.events = self.reads = self.size = self.done = 0
         self.begun = self.first = 0
         self.failures: dict[str, int] = {}
@@ -85,11 +88,15 @@ class Group:
                     await self.all_began.wait()
 
     async def arrive(self, seconds: float) -> None:
-        """New requests at an even rate, each on a connection that is free, or on a new one."""
+        """New requests at a rate, each on a connection that is free, or on a new one.
+
+        Each comes somewhere within its share of the time, so that none keeps step with the engine.
+        """
         rate = float(self.asked["rate"])
-        began = time.monotonic()
+        began, drawn = time.monotonic(), random.Random(7)
         for number in range(int(rate * seconds)):
-            await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+            due = began + (number + drawn.random()) / rate
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
             if self.idle:
                 self.idle.pop().send()
             else:
@@ -147,7 +154,8 @@ class Stream(asyncio.Protocol):
         self._head, self._tail, self._left = b"", b"", -1
         self.group.begun += 1
         self.sent = time.monotonic()
-        self.transport.write(self.group.requests[self.number & 7])
+        requests = self.group.requests
+        self.transport.write(requests[self.group.begun % len(requests)])
 
     def data_received(self, data: bytes) -> None:
         group = self.group
@@ -229,7 +237,7 @@ class Stream(asyncio.Protocol):
 def request(asked: dict[str, Any], number: int) -> bytes:
     """The bytes of one request, head and body."""
     size = int(asked.get("prompt", 32))
-    text = (f"Prompt {number} says " + "word " * (size // 5 + 1))[:size]
+    text = prompt(size, number)
     body = json.dumps(
         {
             "model": asked.get("model", "m"),
@@ -244,6 +252,13 @@ def request(asked: dict[str, Any], number: int) -> bytes:
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def prompt(size: int, number: int) -> str:
+    """So many bytes of made-up words: others for each number, and the same every time."""
+    drawn = random.Random(number)
+    words = drawn.choices(_WORDS, k=size // 4 + 8)
+    return " ".join([f"{number}", *words])[:size]
 
 
 def shares(values: "array[float]", among: tuple[float, ...] = (0.5, 0.9, 0.99)) -> dict[str, float | int]:
@@ -263,6 +278,7 @@ class Load:
 
     def __init__(self) -> None:
         self.groups: dict[str, Group] = {}
+        self.prepared: dict[str, Group] = {}
 
     async def do(self, said: dict[str, Any]) -> dict[str, Any]:
         name = said.get("group", "all")
@@ -274,8 +290,12 @@ class Load:
                 except TimeoutError:
                     return {"error": f"not every stream began; {group.counters()}"}
                 return {**group.counters(), "ttft_ms": shares(group.ttft)}
+            case "prepare":  # make the bodies of an `arrive` beforehand: large ones take their time
+                self.prepared[name] = Group({**said, "again": False})
+                return {}
             case "arrive":
-                group = self.groups[name] = Group({**said, "again": False})
+                group = self.prepared.pop(name, None) or Group({**said, "again": False})
+                self.groups[name] = group
                 try:
                     await group.arrive(float(said["seconds"]))
                 except TimeoutError:
