@@ -121,6 +121,10 @@ async def _speed(
     if not found:
         reason, _, mend = why.partition(" Mend: ")
         return list(speed.skipped(reason, mend or "diplex up, or --url HOST:PORT of a router that runs"))
+    if not any(subject.deployment for subject in found):
+        what = ", ".join(sorted({f"{subject.name} ({subject.info.gpu})" for subject in found}))
+        reason = f"nothing is predicted for {what}, so a load would tell nothing"
+        return list(speed.skipped(reason, "--model: one on hardware that `diplex plan` knows"))
     assert isinstance(client, AsyncClient)
     amounts = speed.FULL if args.full else speed.Amounts()
     load = speed.Load(client, found, model=model, tier=args.tier)
