@@ -398,7 +398,7 @@ def modules(*, newest: bool = True) -> dict[str, ModuleType]:
 # Strings of modules of which only the source is looked at. Metrics are named there without their prefix.
 WRITTEN = {
     "tensorrt_llm.metrics.collector": (
-        *("model_config_info", "quantization", "kv_cache_config_info", "cache_dtype", "kv_cache_max_blocks"),
+        *("model_config_info", "kv_cache_config_info", "kv_cache_max_blocks"),
         *(
             "kv_cache_tokens_per_block",
             "kv_cache_utilization",
@@ -406,7 +406,10 @@ WRITTEN = {
             "num_requests_waiting",
         ),
     ),
-    "tensorrt_llm.serve.openai_server": ("/health", "/metrics", "/prometheus/metrics", "/kv_cache_events"),
+    "tensorrt_llm.serve.openai_server": (
+        *("/health", "/metrics", "/prometheus/metrics", "/kv_cache_events"),
+        *("quantization", "cache_dtype"),
+    ),
 }
 
 
