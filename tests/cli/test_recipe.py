@@ -117,6 +117,7 @@ def test_the_json_has_what_launching_needs(capsys: pytest.CaptureFixture[str]):
         ("--gpu h100 --count 4 --weights nvfp4", "h100 has no tensor cores for NVFP4"),
         ("--engine vllm --kv-cache mxfp8", "vLLM serves no dense model with --kv-cache mxfp8"),
         ("--gpu h100 --count 4 --kv-cache nvfp4", "h100 has no NVFP4 KV cache"),
+        ("--engine vllm --pattern B --placement mig", "vLLM 0.20 reads CUDA_VISIBLE_DEVICES as indices"),
         ("--pattern B --count 2 --tp 2", "Nearest: --tp 1"),
         ("--engine sglang", "Nearest: --engine trtllm"),
         ("--tpot-ms soon", "Mend: --tpot-ms 50"),

@@ -138,7 +138,7 @@ def recipe_of(deployment: Deployment, asked: Asked) -> Recipe:
             f"no recipe for the engine '{asked.engine}'. Nearest: --engine {next(iter(ENGINES))}"
         )
     _must_serve(deployment, asked.engine)
-    way = way_of(deployment, asked.placement)
+    way = way_of(deployment, asked.placement, ENGINES[asked.engine].CANNOT)
     latency = deployment.pattern in (Pattern.C, Pattern.D)
     serves = asked.serves or (Serves.LATENCY if latency else Serves.THROUGHPUT)
     sizes = sizes_of(

@@ -7,6 +7,7 @@ all of `kv_cache_config`, which replaces what options say of it.
 Sources: tensorrt_llm/commands/serve.py (commit 00209af), tensorrt_llm/llmapi/llm_args.py.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from diplex_core.plan.recipe_ways import Way
@@ -23,6 +24,7 @@ KV_CACHES: Final = ("fp8", "nvfp4", "bf16")
 CONFIG: Final = "{config}"
 """Stands in a command for the path of the file that `config` is written to."""
 BLOCK: Final = 32
+CANNOT: Final[Mapping[Way, str]] = {}
 # Events that wait for their reader: far more than a second of a busy pool's.
 _EVENTS: Final = 65536
 

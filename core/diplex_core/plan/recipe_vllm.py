@@ -4,8 +4,10 @@ Sources: its vllm/engine/arg_utils.py, vllm/config/{cache,kv_events,scheduler,sp
 """
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from diplex_core.plan.recipe_ways import Way
 from diplex_core.words import Pattern
 
 if TYPE_CHECKING:
@@ -15,6 +17,10 @@ TITLE: Final = "vLLM"
 VERSIONS: Final = "0.20"
 WEIGHTS: Final = ("nvfp4", "fp8", "bf16")
 KV_CACHES: Final = ("fp8", "nvfp4", "bf16")
+# vllm/platforms/interface.py: `return int(physical_device_id)`. With UUIDs it ends so at its start, as tried.
+CANNOT: Final[Mapping[Way, str]] = {
+    Way.MIG: "vLLM 0.20 reads CUDA_VISIBLE_DEVICES as indices, and a MIG device has none"
+}
 _EVENTS: Final = 5557
 _REPLAY: Final = 5657
 

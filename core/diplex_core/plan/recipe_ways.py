@@ -54,6 +54,8 @@ MLOPART_NCCL: Final = (2, 30, 7)
 """The first NCCL that takes two ranks of one GPU for two devices, where each has a partition of it."""
 SLICE: Final = "3g.90gb"
 """MIG's half of a B200: two of them use six of its seven compute slices."""
+BY_INDEX: Final[Mapping[str, str]] = MappingProxyType({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
+"""Then an index means the same GPU to CUDA as to nvidia-smi. vLLM takes no UUIDs."""
 PIPES: Final = "/run/diplex/mps{gpu}"
 """Where the MPS daemon of a GPU and its clients meet."""
 
@@ -92,16 +94,19 @@ class Seat:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-def way_of(deployment: Deployment, asked: str = "") -> Way:
+def way_of(deployment: Deployment, asked: str = "", cannot: Mapping[Way, str] = MappingProxyType({})) -> Way:
     """How the engines lie, as asked or as is usual for the pattern.
 
+    Args:
+        cannot: ways that the engine itself cannot lie, each with the reason.
     Raises:
         Unplannable: the pattern cannot lie so, with what can.
     """
     it = deployment
-    may = (Way.PAIR,) if it.paired else _MAY[it.pattern]
-    if asked and asked not in tuple(may):
-        reason = _why_not(it, asked)
+    ways = (Way.PAIR,) if it.paired else _MAY[it.pattern]
+    may = tuple(way for way in ways if way not in cannot)
+    if asked and asked not in may:
+        reason = cannot[Way(asked)] if asked in ways else _why_not(it, asked)
         raise Unplannable(f"pattern {it.pattern} on {it.gpu.name} cannot lie '{asked}': {reason}. "
                           f"Nearest: --placement {may[0]}")  # fmt: skip
     way = Way(asked) if asked else may[0]
@@ -142,7 +147,8 @@ def seats(deployment: Deployment, way: Way) -> tuple[Seat, ...]:
         match way:
             case Way.PLAIN | Way.PAIR:
                 first = number * each
-                found.append(Seat(str(number), tuple(map(str, range(first, first + each))), first))
+                devices = tuple(map(str, range(first, first + each)))
+                found.append(Seat(str(number), devices, first, BY_INDEX))
             case Way.MIG:
                 gpu, half = divmod(number, 2)
                 found.append(Seat(str(number), (f"mig:{half}",), gpu))

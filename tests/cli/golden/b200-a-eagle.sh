@@ -59,6 +59,7 @@ speculative_config:
   max_draft_len: 5
   speculative_model: "./qwen2.5-72b-eagle3"
 EOF
+      export CUDA_DEVICE_ORDER=PCI_BUS_ID
       export CUDA_VISIBLE_DEVICES=0
       exec trtllm-serve ./qwen2.5-72b-nvfp4 \
         --backend pytorch \

@@ -53,6 +53,7 @@ cuda_graph_config:
 enable_iter_perf_stats: true
 return_perf_metrics: true
 EOF
+      export CUDA_DEVICE_ORDER=PCI_BUS_ID
       export CUDA_VISIBLE_DEVICES=0,1,2,3
       exec trtllm-serve ./qwen2.5-72b-fp8 \
         --backend pytorch \

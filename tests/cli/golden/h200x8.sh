@@ -54,6 +54,7 @@ cuda_graph_config:
 enable_iter_perf_stats: true
 return_perf_metrics: true
 EOF
+      export CUDA_DEVICE_ORDER=PCI_BUS_ID
       export CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6,7
       exec trtllm-serve ./qwen2.5-72b-fp8 \
         --backend pytorch \

@@ -36,6 +36,7 @@ place() {
 serve() {
   case "${1:-0}" in
     0)
+      export CUDA_DEVICE_ORDER=PCI_BUS_ID
       export CUDA_VISIBLE_DEVICES=0
       exec vllm serve ./qwen2.5-72b-nvfp4 \
         --host 127.0.0.1 \

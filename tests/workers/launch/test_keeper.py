@@ -100,6 +100,19 @@ async def test_an_engine_that_ends_is_started_again_with_pauses_that_double(comm
     assert [said.rpartition(" in ")[2] for said in ends[:4]] == ["0.01 s", "0.02 s", "0.04 s", "0.04 s"]
 
 
+async def test_the_reason_is_the_line_that_says_what_is_wrong_not_the_one_that_points_elsewhere():
+    """As vLLM 0.20.0 ended on an H100: three lines of its log, shortened."""
+    lines = (
+        "pydantic_core.ValidationError: 1 validation error for ModelConfig",
+        "Value error, invalid literal for int() with base 10: 'GPU-575e6cd7'",
+        "For further information visit https://errors.pydantic.dev/2.14/v/value_error",
+    )
+    script = "; ".join(f'echo "{line}"' for line in lines) + "; exit 1"
+    async with kept(Start(("sh", "-c", script))) as watched:
+        reason = await watched.heard("ended with exit code 1")
+    assert ": Value error, invalid literal for int() with base 10: 'GPU-575e6cd7'; starting" in reason
+
+
 async def test_a_command_that_is_not_there_is_said_with_its_name():
     async with kept(Start(("no-such-engine", "serve"))) as watched:
         reason = await watched.heard("did not start")

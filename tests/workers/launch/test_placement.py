@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from diplex_core.config.keys import PLACEMENTS
-from diplex_core.plan.recipe_ways import Way
+from diplex_core.plan.recipe_ways import BY_INDEX, Way
 from diplex_core.words import Pattern
 from diplex_workers.launch.nvml import Device, Machine, Slice
 from diplex_workers.launch.placement import Expected, NotPlaced, Placed, Wanted, missing, placed
@@ -39,21 +39,21 @@ def test_a_configuration_knows_every_way_and_no_other():
 @pytest.mark.parametrize(
     ("wanted", "machine", "env", "expected"),
     [
-        (Wanted(Pattern.A, Way.PLAIN), B200, {"CUDA_VISIBLE_DEVICES": "GPU-0"}, Expected(1)),
+        (Wanted(Pattern.A, Way.PLAIN), B200, {**BY_INDEX, "CUDA_VISIBLE_DEVICES": "0"}, Expected(1)),
         (
             Wanted(Pattern.A, Way.PLAIN, ranks=2, devices=("GPU-1", "0")),
             B200,
-            {"CUDA_VISIBLE_DEVICES": "GPU-1,GPU-0"},
+            {**BY_INDEX, "CUDA_VISIBLE_DEVICES": "1,0"},
             Expected(2),
         ),
-        (Wanted(Pattern.D, Way.PLAIN), B200, {"CUDA_VISIBLE_DEVICES": "GPU-0"}, Expected(1)),
+        (Wanted(Pattern.D, Way.PLAIN), B200, {**BY_INDEX, "CUDA_VISIBLE_DEVICES": "0"}, Expected(1)),
         (
             Wanted(Pattern.C, Way.PAIR, ranks=2, devices=("2", "3")),
             HOPPER,
-            {"CUDA_VISIBLE_DEVICES": "GPU-2,GPU-3"},
+            {**BY_INDEX, "CUDA_VISIBLE_DEVICES": "2,3"},
             Expected(2),
         ),
-        (Wanted(Pattern.B, Way.PAIR, half=1), HOPPER, {"CUDA_VISIBLE_DEVICES": "GPU-1"}, Expected(1)),
+        (Wanted(Pattern.B, Way.PAIR, half=1), HOPPER, {**BY_INDEX, "CUDA_VISIBLE_DEVICES": "1"}, Expected(1)),
         (
             Wanted(Pattern.B, Way.MIG, half=1),
             replace(B200, devices=(divided("MIG-a", "MIG-b"),)),

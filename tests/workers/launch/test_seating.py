@@ -32,7 +32,10 @@ async def test_devices_that_cuda_shows_are_the_engines(
     nvml: RecordedNvml, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     probe(monkeypatch, tmp_path, '{"name": "NVIDIA H200"}')
-    assert await Seating(Wanted(Pattern.A, Way.PLAIN), nvml=nvml)() == {"CUDA_VISIBLE_DEVICES": "GPU-0"}
+    assert await Seating(Wanted(Pattern.A, Way.PLAIN), nvml=nvml)() == {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": "0",
+    }
 
 
 async def test_a_device_that_cuda_does_not_show_keeps_the_engine_from_starting(

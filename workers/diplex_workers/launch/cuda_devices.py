@@ -3,7 +3,8 @@
 NVML shows GPUs; this shows what `CUDA_VISIBLE_DEVICES`, MIG and MPS leave of them, by the same driver that an
 engine asks. Its own process, because a CUDA context cannot be undone. It imports nothing but Python's own.
 
-One line of JSON a device: index, uuid, name, memory (bytes). Exit code 1: CUDA cannot be asked; see stderr.
+One line of JSON a device: index, uuid, name, memory (bytes), multiprocessors. Exit code 1: CUDA cannot be
+asked; see stderr.
 
 Source: the CUDA driver API, device management (see docs/engines.md).
 """
@@ -17,6 +18,7 @@ from typing import Any
 # 256 is what cuDeviceGetName's own example takes; a UUID is 16 bytes.
 _NAME = 256
 _UUID = 16
+_MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE: an answer, not a failure
 
 
@@ -45,11 +47,17 @@ def devices() -> Iterator[dict[str, Any]]:
         _good("cuDeviceGetName", cuda.cuDeviceGetName(name, _NAME, device))
         _good("cuDeviceGetUuid_v2", cuda.cuDeviceGetUuid_v2(ctypes.byref(uuid), device))
         _good("cuDeviceTotalMem_v2", cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device))
+        processors = ctypes.c_int()
+        _good(
+            "cuDeviceGetAttribute",
+            cuda.cuDeviceGetAttribute(ctypes.byref(processors), _MULTIPROCESSORS, device),
+        )
         yield {
             "index": index,
             "uuid": _written(bytes(uuid)),
             "name": name.value.decode(errors="replace"),
             "memory": memory.value,
+            "multiprocessors": processors.value,
         }
 
 

@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import shlex
 import sys
 import time
@@ -35,6 +36,7 @@ PAUSE_FIRST: Final[Seconds] = 1.0
 PAUSE_LAST: Final[Seconds] = 60.0
 LONG_LIFE: Final[Seconds] = 60.0
 """Seconds of serving after which an end is no longer a failed start."""
+_ERROR: Final = re.compile(r"error|cannot|failed", re.IGNORECASE)
 # Last lines of its log, one of which becomes the reason that people read.
 _LAST_LINES: Final = 20
 _LONGEST_REASON: Final = 300
@@ -227,8 +229,8 @@ class Keeper:
             log.info("%s | %s", self._name, text)
 
     def _last_words(self) -> str:
-        """Of its log, the last line that speaks of an error, else the last."""
-        errors = [line for line in self._tail if "error" in line.lower() or "cannot" in line.lower()]
+        """Of its log, the last line that speaks of an error and points nowhere else; else the last."""
+        errors = [line for line in self._tail if _ERROR.search(line) and "://" not in line]
         said = errors or list(self._tail)
         return f": {said[-1].strip()[:_LONGEST_REASON]}" if said else ""
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
-from diplex_core.plan.recipe_ways import FLOORS, MLOPART_NCCL, PIPES, Way
+from diplex_core.plan.recipe_ways import BY_INDEX, FLOORS, MLOPART_NCCL, PIPES, Way
 from diplex_core.words import Pattern
 from diplex_workers.launch.nvml import Device, Machine
 
@@ -155,20 +155,20 @@ def _plain(looked: _Looked) -> Placed | NotPlaced:
         return NotPlaced(
             f"GPU {index} is divided by MIG", f"nvidia-smi -i {index} -mig 0, or launch.placement: mig"
         )
-    return Placed(_visible(*(one.uuid for one in looked.gpus)), Expected(len(looked.gpus)))
+    return Placed(_whole(*looked.gpus), Expected(len(looked.gpus)))
 
 
 def _pair(looked: _Looked) -> Placed | NotPlaced:
     first, second = looked.gpus
     if looked.wanted.pattern is Pattern.B:
-        return Placed(_visible(looked.gpus[looked.wanted.half].uuid), Expected(1))
+        return Placed(_whole(looked.gpus[looked.wanted.half]), Expected(1))
     linked = (min(first.index, second.index), max(first.index, second.index))
     if linked not in looked.machine.nvlinked:
         return NotPlaced(
             f"no NVLink joins GPU {first.index} and GPU {second.index}",
             "launch.devices: two that nvidia-smi topo -m shows as NV",
         )
-    return Placed(_visible(first.uuid, second.uuid), Expected(2))
+    return Placed(_whole(first, second), Expected(2))
 
 
 def _mig(looked: _Looked) -> Placed | NotPlaced:
@@ -222,6 +222,11 @@ def _mlopart(looked: _Looked) -> Placed | NotPlaced:
 
 def _client(looked: _Looked, gpu: Device) -> dict[str, str]:
     return {"CUDA_MPS_PIPE_DIRECTORY": looked.wanted.pipes or PIPES.format(gpu=gpu.index)}
+
+
+def _whole(*gpus: Device) -> dict[str, str]:
+    """Whole GPUs by index: there are engines that cannot read a UUID."""
+    return {**BY_INDEX, **_visible(*(str(gpu.index) for gpu in gpus))}
 
 
 def _visible(*devices: str) -> dict[str, str]:
