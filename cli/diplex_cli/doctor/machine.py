@@ -26,6 +26,8 @@ _GPUS: Final = {
     "h200": (525, (12, 0), (9, 0)),
     "h100": (525, (12, 0), (9, 0)),
 }
+KNOWN: Final = tuple(_GPUS)
+"""GPUs whose floors are known."""
 _THROTTLES: Final = ("temperature", "hardware", "brake")
 # Of the fastest clock: from the first on all is well, below the second something slows the GPU.
 _CLOCK_WELL, _CLOCK_SLOW = 0.9, 0.75
