@@ -107,7 +107,8 @@ def _attach(worker: WorkerConfig, engine: AttachConfig, rules: Rules | None) -> 
 
 
 def _trtllm(worker: WorkerConfig, engine: TrtLlmConfig, rules: Rules | None) -> "Engine":
-    from diplex_workers.engines.trtllm import TrtLlmEngine, TrtLlmSettings
+    from diplex_workers.engines.trtllm import TrtLlmEngine
+    from diplex_workers.engines.trtllm_made import TrtLlmSettings
     from diplex_workers.launch.seating import Seating
 
     wanted = _seats(worker, engine)

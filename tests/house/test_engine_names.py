@@ -302,7 +302,7 @@ ENGINES = "workers/diplex_workers/engines"
         (f"{ENGINES}/dialects/vllm.py", "max_model_len", "page_size"),  # SGLang's word, not vLLM's
         (f"{ENGINES}/dialects/llamacpp.py", "repeat_penalty", "repeat_punishment"),
         (f"{ENGINES}/dialects/trtllm.py", "trtllm_kv_cache_max_blocks", "trtllm_kv_cache_all"),
-        (f"{ENGINES}/trtllm.py", "max_num_tokens", "max_step_tokens"),
+        (f"{ENGINES}/trtllm_made.py", "max_num_tokens", "max_step_tokens"),
         (f"{ENGINES}/trtllm_interface.py", "usedNumBlocks", "busyNumBlocks"),
         (f"{ENGINES}/trtllm_interface.py", "get_stats_async", "get_statistics"),
         (f"{ENGINES}/trtllm_interface.py", "KvCacheRetentionConfig", "KvCacheKeepingConfig"),

@@ -17,7 +17,8 @@ from diplex.wire.blocks import block_hashes
 from diplex.wire.status import Problem
 from diplex_core.words import Claim, EndReason, Pattern, salted
 from diplex_workers.engines.engine import Counted, Job
-from diplex_workers.engines.trtllm import TrtLlmEngine, TrtLlmSettings
+from diplex_workers.engines.trtllm import TrtLlmEngine
+from diplex_workers.engines.trtllm_made import TrtLlmSettings
 from diplex_workers.launch.keeper import CannotStart
 from diplex_workers.residency import Residency
 

@@ -14,14 +14,12 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from grpc import StatusCode
 
 from diplex.v1 import generation_pb2 as pb
 from diplex.wire.status import Problem
-from diplex_core.model.steps import LATENCY_PREFILL_BUDGET
 from diplex_core.words import Blocks, Claim, EndReason, Pattern, Seconds, Slots, Tokens
 from diplex_workers.engines.engine import Counted, Facts, Host, Job, ModelFacts, Output
 from diplex_workers.engines.openai_http import unavailable
@@ -35,23 +33,20 @@ from diplex_workers.engines.trtllm_interface import (
     Package,
     RequestOutput,
     Tokenizer,
-    accepts,
     load,
 )
+from diplex_workers.engines.trtllm_made import TrtLlmSettings, made
 from diplex_workers.engines.trtllm_prompts import ids_of, produced_before
 from diplex_workers.engines.trtllm_requests import (
     ChoiceReader,
     left_to_produce,
     placing_of,
     sampling_of,
-    speculation_of,
 )
 from diplex_workers.launch.keeper import CannotStart
 
 T = TypeVar("T")
 
-# Events that wait for their reader: two for each block that a large prompt stores, many times over.
-_EVENTS: Final = 65_536
 # Statistics older than this say nothing of now.
 _STALE: Final[Seconds] = 2.0
 # Longest wait of a read for the next entry of a queue, and the pause after one that brought nothing.
@@ -71,60 +66,6 @@ _FIRST_WORD_WITHIN: Final[Seconds] = 120.0
 
 # What calls on an engine raise whose processes are gone: its own errors, broken pipes, parts that are None.
 _BROKEN: Final = (RuntimeError, OSError, AssertionError, AttributeError)
-
-# diplex's formats, and its own: there is no MX format among its KV caches.
-_KV_CACHES: Final = {"fp8": "fp8", "mxfp8": "fp8", "nvfp4": "nvfp4", "bf16": "bfloat16", "": "auto"}
-
-
-@dataclass(frozen=True, slots=True)
-class TrtLlmSettings:
-    """One TensorRT-LLM instance.
-
-    Args:
-        model: the name that clients use.
-        checkpoint: a Hugging Face folder or name; quantized ones by ModelOpt load as they are.
-        draft_checkpoint: what drafts in D, the EAGLE-3 head in A+EAGLE.
-        tensor_parallel: ranks, one device each; `None`: two in pattern C, else one.
-        context: longest prompt plus output; `None`: the model's own.
-        slots: sequences at once; so many tokens come of one step, drafts not counted.
-        prefill_budget: prompt tokens read in one step; `None`: a small one in pattern C, else its own.
-        kv_share: of the memory that is free once it has loaded, the share that its KV cache takes.
-        capacity_blocks: blocks that diplex may fill; `None`: all that it says it has.
-        guard_blocks: never promised; `None`: a 64th.
-    """
-
-    model: str
-    checkpoint: str
-    pattern: Pattern = Pattern.A
-    gpu: str = "b200"
-    draft_checkpoint: str | None = None
-    draft_tokens: Tokens = 5
-    tensor_parallel: int | None = None
-    context: Tokens | None = None
-    slots: Slots = 64
-    prefill_budget: Tokens | None = None
-    block_tokens: Tokens = 32
-    kv_share: float = 0.9
-    capacity_blocks: Blocks | None = None
-    guard_blocks: Blocks | None = None
-    profile: str = ""
-    weights: str = ""
-    kv_cache: str = ""
-
-    @property
-    def speculates(self) -> bool:
-        return self.pattern in (Pattern.D, Pattern.A_EAGLE)
-
-    @property
-    def keeps_prefixes(self) -> bool:
-        """Whether blocks stay for others. A draft model's cache would have to agree with its target's on
-        that: so there is neither reuse nor overlap in D, as in NVIDIA's own draft-target example."""
-        return self.pattern is not Pattern.D
-
-    @property
-    def drafted(self) -> Tokens:
-        """Tokens drafted ahead in each step."""
-        return self.draft_tokens if self.speculates else 0
 
 
 class TrtLlmEngine:
@@ -216,10 +157,10 @@ class TrtLlmEngine:
                 # Before the package is loaded: the devices that a process sees are decided once.
                 os.environ.update(await self._place())
             package = self._package = await asyncio.to_thread(load)
-            llm = await asyncio.to_thread(self._made, package)
-            self._starts += 1
-            self._kept = Kept(self._settings.model, self._settings.block_tokens, self._starts)
+            llm = await asyncio.to_thread(made, package, self._settings)
             facts = await self._first_word(package, llm)
+            self._starts += 1
+            self._kept = Kept(self._settings.model, facts.block_tokens, self._starts)
         except (NotInstalled, CannotStart) as why:
             return str(why)
         except (Problem, TypeError, ValueError, TimeoutError, *_BROKEN) as error:
@@ -246,54 +187,6 @@ class TrtLlmEngine:
         runs.fail_all(unavailable(reason))
         await self._shut(llm)
         return reason
-
-    def _made(self, package: Package) -> LLM:
-        """Load the model: minutes, on a thread of its own."""
-        settings = self._settings
-        kv_cache: dict[str, Any] = {
-            "enable_block_reuse": settings.keeps_prefixes,
-            "free_gpu_memory_fraction": settings.kv_share,
-            "event_buffer_max_size": _EVENTS if settings.keeps_prefixes else 0,
-            "tokens_per_block": settings.block_tokens,
-            "dtype": _KV_CACHES.get(settings.kv_cache, "auto"),
-        }
-        ranks = settings.tensor_parallel or (2 if settings.pattern is Pattern.C else 1)
-        words: dict[str, Any] = {
-            "model": settings.checkpoint,
-            "tensor_parallel_size": ranks,
-            "max_batch_size": settings.slots,
-            "kv_cache_config": package.kv_cache(**kv_cache),
-            "scheduler_config": _scheduler(package),
-            "enable_chunked_prefill": True,
-            "enable_iter_perf_stats": True,
-            "stream_interval": 1,
-        }
-        if (budget := self._prefill_budget()) is not None:
-            # Its one bound holds prompt tokens and the tokens of those that run, drafts included.
-            words["max_num_tokens"] = budget + settings.slots * (1 + settings.drafted)
-        if settings.context is not None:
-            words["max_seq_len"] = settings.context
-        if settings.speculates and settings.draft_checkpoint:
-            words["speculative_config"] = speculation_of(
-                package,
-                eagle=settings.pattern is Pattern.A_EAGLE,
-                checkpoint=settings.draft_checkpoint,
-                tokens=settings.draft_tokens,
-            )
-        if not settings.keeps_prefixes:
-            words["disable_overlap_scheduler"] = True
-        if settings.pattern is Pattern.C and settings.gpu == "b200":
-            # Its other ways ask NVML about links between devices, and NVML knows no partitions.
-            words["allreduce_strategy"] = "NCCL"
-        if accepts(package.arguments, "guided_decoding_backend"):
-            words["guided_decoding_backend"] = "xgrammar"
-        return package.llm(**words)
-
-    def _prefill_budget(self) -> Tokens | None:
-        settings = self._settings
-        if settings.prefill_budget is None and settings.pattern is Pattern.C:
-            return LATENCY_PREFILL_BUDGET
-        return settings.prefill_budget
 
     async def _first_word(self, package: Package, llm: LLM) -> Facts:
         """Have it say one token, and what pool it has."""
@@ -335,7 +228,7 @@ class TrtLlmEngine:
             context=int(context),
             guard_blocks=blocks // 64 if settings.guard_blocks is None else settings.guard_blocks,
             tells_prefixes=settings.keeps_prefixes,
-            prefill_budget_tokens=self._prefill_budget() or 0,
+            prefill_budget_tokens=settings.step_budget or 0,
             draft_tokens=settings.drafted,
             profile=settings.profile,
             weights=settings.weights,
@@ -471,15 +364,6 @@ def _news(run: Run, step: RequestOutput, readers: list[ChoiceReader]) -> list[Ou
             outputs.append(run.end(choice.index, end, cached=cached))
             cached = 0
     return outputs
-
-
-def _scheduler(package: Package) -> Any:
-    """By priority where this version's queue knows that, else first come, first served."""
-    words = {"capacity_scheduler_policy": "GUARANTEED_NO_EVICT"}
-    if package.has_priority:
-        with suppress(ValueError):
-            return package.scheduler(**words, **{"waiting_queue_policy": "priority"})
-    return package.scheduler(**words)
 
 
 def _has_template(tokenizer: Tokenizer | None) -> bool:
