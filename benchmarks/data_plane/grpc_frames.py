@@ -3,7 +3,9 @@
 A frame costs a wake-up on either side whatever is in it, so the more requests share it the less each pays.
 The bare peer writes and reads the same messages and does nothing else: what diplex spends beyond it is its
 own. The engine computes nothing, and its few microseconds are the worker's. `SDK` is read by a consumer of
-plain calls, as the REST shim does it; `SDK, streams` by `async for`, which is a wake-up a token.
+plain calls, as the REST shim does it; `SDK, streams` by `async for`, which is a wake-up a token. Counted
+from the moment at which all run to the one at which the first is about to end: what a request costs to admit
+and to start, `grpc_session.py` says.
 
     .venv/bin/python benchmarks/data_plane/grpc_frames.py [--quick] [--json]
 """
@@ -11,10 +13,7 @@ plain calls, as the REST shim does it; `SDK, streams` by `async for`, which is a
 import argparse
 import asyncio
 import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -24,7 +23,7 @@ TOGETHER, PACE_MS = (1, 8, 100, 200), 20.0
 
 
 def measure(quick: bool) -> dict[str, Any]:
-    rounds, tokens = (1, 100) if quick else (5, 150)
+    rounds, tokens = (1, 120) if quick else (5, 180)
     spent: dict[str, dict[str, list[float]]] = {}
 
     def add(way: str, name: str, seconds: float, said: dict[str, float]) -> None:
@@ -43,16 +42,15 @@ def measure(quick: bool) -> dict[str, Any]:
                 ):
                     if reader == "streams" and together != 100:
                         continue
-                    way, before = f"{together} requests", (parts.cpu_of(server), parts.cpu_of(router))
-                    said = client(reader, target, together, tokens)
-                    server_spent = parts.cpu_of(server) - before[0]
+                    way, pids = f"{together} requests", {"server": server, "router": router}
+                    said = client(reader, target, together, tokens, pids)
                     name = {"consumer": "SDK", "streams": "SDK, streams", "bare": "bare client"}[reader]
-                    add(way, name, said["cpu"], said)
+                    add(way, name, said["client"], said)
                     if reader == "consumer":
-                        add(way, "worker", server_spent, said)
-                        add(way, "router", parts.cpu_of(router) - before[1], said)
+                        add(way, "worker", said["server"], said)
+                        add(way, "router", said["router"], said)
                     elif reader == "bare":
-                        add(way, "bare server", server_spent, said)
+                        add(way, "bare server", said["server"], said)
     return {way: {name: middle(values) for name, values in row.items()} for way, row in spent.items()}
 
 
@@ -60,17 +58,39 @@ def middle(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
-def client(reader: str, target: str, together: int, tokens: int) -> dict[str, float]:
+def client(reader: str, target: str, together: int, tokens: int, pids: dict[str, int]) -> dict[str, float]:
+    """Run a client; the CPU seconds of everybody between its two words, and the tokens of that time."""
     words = ("client", "--reader", reader, "--target", target)
-    asked = [sys.executable, __file__, *words, "--together", str(together), "--tokens", str(tokens)]
-    return dict(json.loads(subprocess.run(asked, check=True, capture_output=True, text=True).stdout))
+    asked = (*words, "--together", str(together), "--tokens", str(tokens))
+    with parts.started(__file__, *asked) as (process, line):
+        assert process.stdout is not None
+        everybody = {**pids, "client": process.pid}
+        before = {name: parts.cpu_of(pid) for name, pid in everybody.items()}
+        first = json.loads(line)
+        last = json.loads(process.stdout.readline())
+        spent = {name: parts.cpu_of(pid) - before[name] for name, pid in everybody.items()}
+    return {**spent, "tokens": last - first}
+
+
+class Total:
+    """Tokens of all requests. Says when all run, and when they are about to end."""
+
+    def __init__(self, together: int, tokens: int) -> None:
+        self._tokens = 0
+        self._marks = [together * 20, together * (tokens - 5)]
+
+    def add(self, count: int) -> None:
+        self._tokens += count
+        if self._marks and self._tokens >= self._marks[0]:
+            del self._marks[0]
+            print(self._tokens, flush=True)
 
 
 class Counter:
     """A `Consumer` that counts, and keeps nothing."""
 
-    def __init__(self) -> None:
-        self.tokens = 0
+    def __init__(self, total: Total) -> None:
+        self._total = total
         self.over: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def on_queued(self, position: int) -> None: ...
@@ -78,7 +98,7 @@ class Counter:
     def on_serving(self, granted: Any, grant: Any) -> None: ...
 
     def on_tokens(self, tokens: Any) -> None:
-        self.tokens += tokens.count
+        self._total.add(tokens.count)
 
     def on_preempted(self, preemptions: int) -> None: ...
 
@@ -86,62 +106,45 @@ class Counter:
         self.over.set_result(done)
 
 
-async def by_sdk(reader: str, target: str, together: int, tokens: int) -> dict[str, float]:
+async def by_sdk(reader: str, target: str, together: int, tokens: int) -> None:
     import diplex
 
+    total = Total(together, tokens)
     async with diplex.AsyncClient(target) as asking:
         await asking.wait_ready()
 
-        async def one(number: int, tokens: int) -> int:
+        async def one(number: int) -> None:
             prompt = f"{number} to be or not to be"
             if reader == "streams":
-                stream = asking.stream(prompt, max_tokens=tokens, ignore_eos=True)
-                return sum([chunk.count async for chunk in stream])
-            counter = Counter()
+                async for chunk in asking.stream(prompt, max_tokens=tokens, ignore_eos=True):
+                    total.add(chunk.count)
+                return
+            counter = Counter(total)
             asking.start(counter, prompt, max_tokens=tokens, ignore_eos=True)
             await counter.over
-            return counter.tokens
 
-        return await timed(one, together, tokens)
+        await asyncio.gather(*(one(number) for number in range(together)))
 
 
-async def by_hand(target: str, together: int, tokens: int) -> dict[str, float]:
+async def by_hand(target: str, together: int, tokens: int) -> None:
     """Reads frames off a bare call, and looks at each token as little as one can."""
     from diplex.v1 import worker_pb2, worker_pb2_grpc
     from diplex.wire.serving import channel
 
+    total = Total(together, tokens)
     async with channel(target) as dialled:
         stub: Any = worker_pb2_grpc.WorkerStub(dialled)
         call = stub.Session()
-        seen: dict[int, int] = {}
-
-        async def one(number: int, tokens: int) -> int:
-            starts = [
-                worker_pb2.Start(seq=seq, timeout_ms=tokens) for seq in range(number, number + together)
-            ]
-            await call.write(worker_pb2.WorkerSessionRequest(starts=starts))
-            left = together
-            while left:
-                frame = await call.read()
-                for piece in frame.tokens:
-                    seen[piece.seq] = seen.get(piece.seq, 0) + piece.count
-                left -= len(frame.done)
-            return sum(seen.pop(seq) for seq in range(number, number + together))
-
-        said = await timed(one, 1, tokens, share=together)
+        starts = [worker_pb2.Start(seq=seq, timeout_ms=tokens) for seq in range(1, together + 1)]
+        await call.write(worker_pb2.WorkerSessionRequest(starts=starts))
+        left, seen = together, dict.fromkeys(range(1, together + 1), 0)
+        while left:
+            frame = await call.read()
+            for piece in frame.tokens:
+                seen[piece.seq] += piece.count
+                total.add(piece.count)
+            left -= len(frame.done)
         call.cancel()
-        return said
-
-
-async def timed(one: Any, together: int, tokens: int, share: int = 1) -> dict[str, float]:
-    await asyncio.gather(*(one(number * share, 3) for number in range(1, together + 1)))
-    began, cpu = time.monotonic(), parts.cpu_of(os.getpid())
-    seen = await asyncio.gather(
-        *(one(number * share + 1_000_000, tokens) for number in range(1, together + 1))
-    )
-    spent = parts.cpu_of(os.getpid()) - cpu
-    assert sum(seen) == together * share * tokens, f"{sum(seen)} tokens came"
-    return {"tokens": sum(seen), "cpu": spent, "seconds": time.monotonic() - began}
 
 
 async def bare(stop: asyncio.Event) -> None:
@@ -204,7 +207,7 @@ def main() -> None:
             if args.reader == "bare"
             else by_sdk(args.reader, args.target, args.together, args.tokens)
         )
-        print(json.dumps(parts.on_uvloop(reading)))
+        parts.on_uvloop(reading)
     else:
         found = measure(args.quick)
         if args.json:
