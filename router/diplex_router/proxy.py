@@ -5,6 +5,7 @@ that is a function call away. A client that does not read shuts its window at th
 here stays little.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
@@ -12,7 +13,7 @@ import grpc
 
 from diplex.v1 import generation_pb2 as pb
 from diplex.v1 import router_pb2
-from diplex.wire.coalesce import TokenOutbox
+from diplex.wire.coalesce import join
 from diplex.wire.request import Answers as AskAnswers
 from diplex.wire.request import RequestLife
 from diplex.wire.window import Window
@@ -20,8 +21,10 @@ from diplex_core.events import AskKey, Granted, Queued, Refused, Revoked, Withdr
 from diplex_router.driver import Driver
 from diplex_router.session import Answers
 
-Piece: TypeAlias = router_pb2.Queued | router_pb2.Serving | pb.Done
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+_TOKENS_FIELD: Final = bytes((router_pb2.RouterGenerateResponse.TOKENS_FIELD_NUMBER << 3 | 2,))
+"""What stands before a field of messages on the wire: its number, and that a length follows."""
 
 AHEAD: Final = 512
 """Tokens that wait for a client before its window is shut: some kilobytes, beside what gRPC holds for it."""
@@ -82,7 +85,10 @@ class Proxied:
     def __init__(self, request_id: str) -> None:
         self._request_id = request_id
         self._preemptions = 0
-        self._outbox: TokenOutbox[Piece] = TokenOutbox()
+        self._tokens: dict[int, pb.Tokens] = {}  # by choice, joined
+        self._beside: router_pb2.RouterGenerateResponse | None = None
+        self._over: pb.Done | None = None
+        self._waiter: asyncio.Future[None] | None = None
         self._window = Window(AHEAD, self._tell)
         self._life: RequestLife | None = None
 
@@ -91,30 +97,56 @@ class Proxied:
 
         A client that goes away cancels this, and the request with it.
         """
-        self._life, window = life, self._window
-        done: pb.Done | None = None
+        self._life, window, loop = life, self._window, asyncio.get_running_loop()
+        last: pb.Done | None = None
         life.begin()
         try:
-            while pieces := await self._outbox.gather():
-                index, message = window.so_far, folded(pieces)
-                if message.HasField("done"):
-                    done = message.done
-                await context.write(message)
+            while last is None:
+                if not self._tokens and self._beside is None:
+                    self._waiter = loop.create_future()
+                    await self._waiter
+                index, last = window.so_far, self._over
+                await context.write(self._said())
                 window.took(index)
         finally:
-            if done is None:
+            if last is None:
                 life.cancel()
-        assert done is not None, "an outbox is closed behind the last word"
-        return done
+        return last
+
+    def _said(self) -> bytes:
+        """Everything that gathered, as one message. Serialised here: most are one choice's tokens and nothing
+        else, and those bytes need no message around them to be built first."""
+        tokens, beside, self._tokens, self._beside = self._tokens, self._beside, {}, None
+        if beside is None and len(tokens) == 1:
+            (only,) = tokens.values()
+            data = only.SerializeToString()
+            if len(data) < 128:  # a length of one byte
+                return _TOKENS_FIELD + bytes((len(data),)) + data
+        message = beside or router_pb2.RouterGenerateResponse()
+        message.tokens.extend(tokens.values())
+        return message.SerializeToString()
 
     def _tell(self, upto: int) -> None:
         if self._life is not None:
             self._life.window(upto)
 
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+            self._waiter = None
+
+    def _say(self) -> router_pb2.RouterGenerateResponse:
+        """The next message, for whatever is said beside tokens."""
+        self._wake()
+        if self._beside is None:
+            self._beside = router_pb2.RouterGenerateResponse()
+        return self._beside
+
     # What the request's life says.
 
     def on_queued(self, position: int) -> None:
-        self._outbox.put(router_pb2.Queued(position=position))
+        self._say().queued.CopyFrom(router_pb2.Queued(position=position))
 
     def on_serving(self, granted: router_pb2.Granted, grant: pb.Grant) -> None:
         serving = router_pb2.Serving(
@@ -137,7 +169,7 @@ class Proxied:
         for name in ("predicted_ttft_ms", "predicted_tpot_ms"):
             if granted.HasField(name):
                 setattr(serving, name, getattr(granted, name))
-        self._outbox.put(serving)
+        self._say().serving.CopyFrom(serving)
 
     def on_preempted(self, preemptions: int) -> None:
         """Told with the next `serving`."""
@@ -145,24 +177,13 @@ class Proxied:
 
     def on_tokens(self, tokens: pb.Tokens) -> None:
         self._window.came(tokens.index + tokens.count)
-        self._outbox.put_tokens(tokens)
+        waiting = self._tokens.get(tokens.choice)
+        if waiting is None:
+            self._tokens[tokens.choice] = tokens
+            self._wake()
+        else:  # it came in a frame, and nobody else holds it any more
+            join(waiting, tokens.count, tokens.ids[:], tokens.text)
 
     def on_done(self, done: pb.Done) -> None:
-        self._outbox.put(done)
-        self._outbox.close()
-
-
-def folded(pieces: list[Piece | pb.Tokens]) -> router_pb2.RouterGenerateResponse:
-    """Everything that gathered, as one message."""
-    message = router_pb2.RouterGenerateResponse()
-    for piece in pieces:
-        match piece:
-            case pb.Tokens():
-                message.tokens.append(piece)
-            case router_pb2.Queued():
-                message.queued.CopyFrom(piece)
-            case router_pb2.Serving():
-                message.serving.CopyFrom(piece)
-            case pb.Done():
-                message.done.CopyFrom(piece)
-    return message
+        self._over = done
+        self._say().done.CopyFrom(done)

@@ -9,7 +9,7 @@ from typing import Final
 
 import grpc
 
-from diplex.v1 import router_pb2, router_pb2_grpc
+from diplex.v1 import router_pb2
 from diplex.wire.frames import WorkerStreams
 from diplex.wire.metrics_http import serve_metrics
 from diplex.wire.serving import SERVER_OPTIONS, HealthControl, add_standard_services, bind, until_stopped
@@ -73,7 +73,7 @@ async def run(
     answers = Answers(settings.name, epoch, settings.keys)
     addresses = {spec.name: spec.address for spec in settings.workers}
     service = RouterService(driver, view, metrics, answers, streams, hello, addresses)
-    router_pb2_grpc.add_RouterServicer_to_server(service, server)
+    service.add_to(server)
     async with serve_metrics(settings.host, settings.metrics_port, metrics.text, option="--metrics-port"):
         await server.start()
         ready = asyncio.Event()

@@ -52,6 +52,14 @@ class RouterService(router_pb2_grpc.RouterServicer):
         self._tracer = trace.get_tracer("diplex.router")
         self._ready = asyncio.Event()
 
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Let a server serve it. `Generate` writes bytes that it has serialised itself."""
+        router_pb2_grpc.add_RouterServicer_to_server(self, server)
+        generate: grpc.RpcMethodHandler[Any, Any] = grpc.unary_stream_rpc_method_handler(
+            self.Generate, request_deserializer=router_pb2.RouterGenerateRequest.FromString
+        )
+        server.add_registered_method_handlers("diplex.v1.Router", {"Generate": generate})
+
     def ready(self) -> None:
         """The ledger is rebuilt: what clients ask about the fleet is answered from now on."""
         self._ready.set()
