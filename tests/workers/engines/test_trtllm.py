@@ -428,6 +428,23 @@ async def test_an_engine_that_went_away_fails_its_jobs_and_is_made_anew(
         assert len(type(scene.llm).made) == 2
 
 
+async def test_a_full_engine_that_lets_the_question_wait_is_alive_while_others_get_tokens(
+    on: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("diplex_workers.engines.trtllm._FREED_WITHIN", 0.2)
+    async with on() as scene:
+        running, others = await job_of(scene, max_tokens=1000)
+        _, request = await job_of(scene)
+        scene.llm.answers_probes = False
+        request.fail(RuntimeError("this request is cursed"))
+        for token in range(30):
+            others.say(token)
+            await asyncio.sleep(0.02)
+        others.say(31, end="stop")
+        assert await scene.host.ended(running) is EndReason.STOP
+        assert scene.host.reasons == []
+
+
 async def test_one_failed_request_is_no_dead_engine(on: Any):
     async with on() as scene:
         job, request = await job_of(scene)
@@ -446,7 +463,8 @@ async def test_an_engine_that_says_nothing_while_jobs_run_hangs(on: Any, monkeyp
         assert await scene.host.ended(job) is EndReason.FAILED
         await scene.host.until(lambda: scene.host.reasons)
         assert scene.host.reasons[0].startswith("TensorRT-LLM hangs: nothing came for 0.2 s")
-        assert scene.llm.down
+        await scene.host.until(lambda: len(scene.host.facts) == 2)
+        assert scene.llm.down and len(scene.host.reasons) == 1
 
 
 async def test_without_the_package_the_worker_says_what_to_do(

@@ -12,8 +12,8 @@ a stand-in made from them (tests/workers/engines/trtllm_stand_in.py).
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
 from typing import Final, TypeVar
 
 from grpc import StatusCode
@@ -185,6 +185,8 @@ class TrtLlmEngine:
                 reader.cancel()
             await asyncio.gather(*readers, return_exceptions=True)
         runs.fail_all(unavailable(reason))
+        self._problem = reason
+        host.unready(reason)  # before it is shut, which may take long
         await self._shut(llm)
         return reason
 
@@ -192,18 +194,24 @@ class TrtLlmEngine:
         """Have it say one token, and what pool it has."""
         async with asyncio.timeout(_FIRST_WORD_WITHIN):
             await self._one_token(package, llm)
-        async for stats in llm.get_stats_async(2.0):
-            self._take_stats(stats)
-            if stats.get("kvCacheStats", {}).get("maxNumBlocks"):
-                break
+        async with aclosing(_one_by_one(llm.get_stats_async(2.0))) as entries:
+            async for stats in entries:
+                self._take_stats(stats)
+                if stats.get("kvCacheStats", {}).get("maxNumBlocks"):
+                    break
         pool = self._stats.get("kvCacheStats", {})
         return self._facts(package, llm, pool.get("maxNumBlocks", 0), pool.get("tokensPerBlock"))
 
     async def _one_token(self, package: Package, llm: LLM) -> None:
         words = {"max_tokens": 1, "ignore_eos": True, "detokenize": False}
         result = llm.generate_async([1], package.sampling(**words), streaming=True)
-        async for _ in result:
-            pass
+        try:
+            async for _ in result:
+                pass
+        except asyncio.CancelledError:
+            with suppress(*_BROKEN):
+                result.abort()
+            raise
 
     def _facts(self, package: Package, llm: LLM, said: Blocks, block_tokens: Tokens | None) -> Facts:
         settings = self._settings
@@ -247,10 +255,15 @@ class TrtLlmEngine:
                 if reader.done():
                     return f"TensorRT-LLM went away: {_words(reader.exception())}"
             if doubted:
+                asked = time.monotonic()
                 try:
                     async with asyncio.timeout(_FREED_WITHIN):
                         await self._one_token(package, llm)
-                except (TimeoutError, ValueError, *_BROKEN) as error:
+                except TimeoutError:
+                    # Where all its slots are taken it may wait: then others hear of their tokens meanwhile.
+                    if self._heard < asked:
+                        return f"TensorRT-LLM went away: no token within {_FREED_WITHIN:g} s"
+                except (ValueError, *_BROKEN) as error:
                     return f"TensorRT-LLM went away: {_words(error)}"
             elif self._running and time.monotonic() - self._heard > self._silent:
                 return f"TensorRT-LLM hangs: nothing came for {self._silent:g} s while requests run"
@@ -268,12 +281,10 @@ class TrtLlmEngine:
         """The one reader of a queue. An idle engine has nothing to say: then it waits for a request."""
         while True:
             came = False
-            async for entry in entries():
+            async for entry in _one_by_one(entries()):
                 came = True
                 self._heard = time.monotonic()
-                # Some versions hand several over at once.
-                for one in entry if isinstance(entry, list) else [entry]:
-                    take(one)
+                take(entry)
             if came:
                 continue
             if self._running:
@@ -364,6 +375,13 @@ def _news(run: Run, step: RequestOutput, readers: list[ChoiceReader]) -> list[Ou
             outputs.append(run.end(choice.index, end, cached=cached))
             cached = 0
     return outputs
+
+
+async def _one_by_one(entries: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    """Some versions hand several over at once."""
+    async for entry in entries:
+        for one in entry if isinstance(entry, list) else [entry]:
+            yield one
 
 
 def _has_template(tokenizer: Tokenizer | None) -> bool:
