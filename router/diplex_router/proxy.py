@@ -109,7 +109,7 @@ class Proxied:
                 await context.write(self._said())
                 window.took(index)
                 if self._tokens:
-                    # More came while this was written: it lags. Let frames that have arrived be read first, so
+                    # More came while this was written: it lags. Frames that have arrived are read first, so
                     # that what they bring goes with it; a client that keeps up never comes by here.
                     await asyncio.sleep(0)
         finally:
