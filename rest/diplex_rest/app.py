@@ -7,6 +7,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from diplex import AsyncClient
+from diplex_rest.body import Reader
 from diplex_rest.direct import Turns
 from diplex_rest.front import Front
 from diplex_rest.generating import Generating
@@ -20,17 +21,18 @@ from diplex_rest.status_pages import StatusPages
 from diplex_rest.underway import Underway
 
 
-def make_app(client: AsyncClient, underway: Underway) -> ASGIApp:
+def make_app(client: AsyncClient, underway: Underway, reader: Reader) -> ASGIApp:
     """The shim as an ASGI application, on a client that is open for as long as it serves.
 
     Args:
         underway: where the answers that are being made are noted.
+        reader: reads bodies; open for as long as it serves, too.
     """
     metrics = Metrics()
     turns = Turns(metrics)
     listing, pages = Listing(client), StatusPages(client, metrics)
-    chat = Generating(client, metrics, turns, underway, ChatShape(), read_chat)
-    text = Generating(client, metrics, turns, underway, TextShape(), read_text)
+    chat = Generating(client, metrics, turns, underway, reader, ChatShape(), read_chat)
+    text = Generating(client, metrics, turns, underway, reader, TextShape(), read_text)
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"]),

@@ -13,7 +13,7 @@ from diplex import AsyncClient
 from diplex.options import Options
 from diplex.wire.request import RequestLife
 from diplex_rest.answer import Answer, StreamedAnswer, WholeAnswer
-from diplex_rest.body import ClientGone, read_body
+from diplex_rest.body import ClientGone, Reader, read_body
 from diplex_rest.connection import connection_of
 from diplex_rest.direct import DirectSink, Turns
 from diplex_rest.front import request_id_of, span_of
@@ -40,6 +40,7 @@ class Generating:
         metrics: Metrics,
         turns: Turns,
         underway: Underway,
+        reader: Reader,
         shape: Shape,
         read: Callable[[bytes], Call],
     ) -> None:
@@ -47,13 +48,14 @@ class Generating:
         self._metrics = metrics
         self._turns = turns
         self._underway = underway
+        self._reader = reader
         self._shape = shape
         self._read = read
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         try:
-            call = self._read(await read_body(headers, receive))
+            call = await self._reader.call(await read_body(headers, receive), self._read)
         except ClientGone:
             return
         if not (call.model or self._client.default_model):

@@ -14,6 +14,7 @@ from diplex import AsyncClient
 from diplex.tokens.counter import Tokenizers
 from diplex.wire.serving import PortTaken, why_not
 from diplex_rest.app import make_app
+from diplex_rest.body import Reader
 from diplex_rest.connection import DirectProtocol
 from diplex_rest.underway import Underway
 
@@ -63,11 +64,11 @@ async def run(
     Raises:
         PortTaken: the port is in use.
     """
-    with listening(settings.host, settings.port, shared=settings.shared) as listener:
+    with listening(settings.host, settings.port, shared=settings.shared) as listener, Reader() as reader:
         async with AsyncClient(settings.router, tokenizers=settings.tokenizers) as client:
             underway = Underway()
             config = uvicorn.Config(
-                make_app(client, underway),
+                make_app(client, underway, reader),
                 http=DirectProtocol,
                 ws="none",
                 lifespan="off",

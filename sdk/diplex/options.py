@@ -90,7 +90,7 @@ def prompt_of(prompt: str | None, options: Options) -> pb.Prompt:
         return pb.Prompt(text=prompt)
     if messages is not None:
         tools = options.get("tools")
-        return pb.Prompt(chat=pb.Chat(messages=_json(messages), tools=_json(tools) if tools else b""))
+        return pb.Prompt(chat=pb.Chat(messages=as_json(messages), tools=as_json(tools) if tools else b""))
     if isinstance(ids, pb.TokenIds):
         return pb.Prompt(ids=ids)
     try:
@@ -117,7 +117,7 @@ def sampling_of(options: Options) -> pb.Sampling:
     sampling.stop.extend([stop] if isinstance(stop, str) else stop)
     sampling.ignore_eos = options.get("ignore_eos", False)
     if response_format := options.get("response_format"):
-        sampling.response_format = _json(response_format)
+        sampling.response_format = as_json(response_format)
     sampling.logit_bias.update(options.get("logit_bias") or {})
     sampling.max_tokens_stated = options.get("max_tokens") is not None
     return sampling
@@ -139,8 +139,12 @@ def counts_of(options: Options) -> tuple[int, int, float | None]:
     return max_tokens or 0, n, timeout
 
 
-def _json(value: Json) -> bytes:
-    """Compact, so that the same conversation is the same bytes on every road."""
+def as_json(value: Json) -> bytes:
+    """Compact, so that the same conversation is the same bytes on every road.
+
+    Raises:
+        Problem: INVALID_ARGUMENT for what is no JSON.
+    """
     if isinstance(value, bytes):
         return value
     try:

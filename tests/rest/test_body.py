@@ -1,12 +1,16 @@
 """Reading a request's body."""
 
+import json
+import threading
 from typing import Any
 
 import pytest
 from starlette.datastructures import Headers
 
-from diplex_rest.body import ClientGone, read_body
+from diplex.options import prompt_of
+from diplex_rest.body import ClientGone, Reader, read_body
 from diplex_rest.openai.errors import ApiError
+from diplex_rest.openai.request import Call, read_chat
 
 
 class Arriving:
@@ -49,3 +53,28 @@ async def test_a_body_that_announced_less_is_refused_when_it_passes_the_limit(an
 async def test_a_client_that_breaks_off_is_gone():
     with pytest.raises(ClientGone):
         await read_body(Headers(), Arriving(b"ab", whole=False).receive)
+
+
+def chat(content: str) -> bytes:
+    return json.dumps({"messages": [{"role": "user", "content": content}]}, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("content", ["short", "ünïcödé, " * 20_000])
+async def test_a_long_body_is_read_in_a_thread_and_asks_for_the_same(content: str):
+    threads: list[str] = []
+
+    def read(data: bytes) -> Call:
+        threads.append(threading.current_thread().name.partition("_")[0])
+        return read_chat(data)
+
+    with Reader() as reader:
+        call = await reader.call(chat(content), read)
+    assert threads == [("MainThread" if content == "short" else "diplex-bodies")]
+    assert prompt_of(None, call.options) == prompt_of(None, read_chat(chat(content)).options)
+
+
+async def test_what_is_wrong_with_a_long_body_is_told_as_of_a_short_one():
+    with Reader() as reader:
+        for body in (b"{", chat("x" * 100_000)[:-1]):
+            with pytest.raises(ApiError, match="the body is no JSON"):
+                await reader.call(body, read_chat)
