@@ -56,7 +56,7 @@ class Reader:
     """Makes calls of bodies; long ones in a thread, used inside `with`.
 
     It is one thread, because reading JSON is all computing: two would only take the interpreter from the loop
-    more often. What it does for a megabyte comes in steps of some milliseconds, and the loop runs between them.
+    more often. A megabyte is some milliseconds of it at a time, and the loop runs between them.
     """
 
     def __enter__(self) -> Self:
