@@ -1,69 +1,11 @@
-"""gRPC: the first token on each way, and what the router spends on streams whose tokens pass it by."""
+"""gRPC: what the router spends on streams whose tokens pass it by, and what the other files promise."""
 
-import asyncio
-import json
-import sys
-import time
 from typing import Any
 
 import bars
 import fleet
-import grpc_parts
 import machine
 import measure
-
-RATE = 20.0
-
-
-def first_token(quick: bool) -> dict[str, Any]:
-    """Admission and stream against a bare call to the worker, beside nobody: what each way adds to TTFT.
-
-    The engine has a token every 2 ms, so that the wait for its step does not hide what is looked for.
-    """
-    rounds, seconds = (1, 3.0) if quick else (5, 5.0)
-    with (
-        fleet.serving(pace=0.002, streams=4, slots=64) as serving,
-        machine.running("asker", [sys.executable, __file__], machine.cores()[0]) as asker,
-    ):
-        asker.line()
-
-        def one(way: str) -> measure.Figures:
-            target = serving.workers[0] if way == "worker" else serving.router
-            asker.ask(way=way, target=target, seconds=0.5)
-            cpu = serving.cpu()
-            said = asker.ask(way=way, target=target, seconds=seconds)
-            spent = {part: now - cpu[part] for part, now in serving.cpu().items()}
-            return {
-                "ttft_p50_ms": said["p50"],
-                "ttft_p99_ms": said["p99"],
-                "router_ms_per_request": 1000 * spent["router"] / said["count"],
-                "requests": float(said["count"]),
-            }
-
-        runs = measure.interleaved(["worker", "session", "generate"], rounds, one)
-    figures = measure.summary(runs)
-    middle = {way: figures[way]["ttft_p50_ms"]["median"] for way in runs}
-    note = f"calling the worker {middle['worker']:.2f} ms"
-    return {
-        "rate": RATE,
-        "figures": figures,
-        "bars": [
-            bars.bar(
-                "1. direct: added TTFT p50 over calling the worker",
-                middle["session"] - middle["worker"],
-                1.5,
-                "ms",
-                note,
-            ),
-            bars.bar(
-                "(reported) proxied: added TTFT p50 over calling the worker",
-                middle["generate"] - middle["worker"],
-                1.5,
-                "ms",
-                note,
-            ),
-        ],
-    }
 
 
 def router_idle(quick: bool) -> dict[str, Any]:
@@ -100,69 +42,13 @@ def router_idle(quick: bool) -> dict[str, Any]:
     }
 
 
-async def asked(way: str, target: str, seconds: float) -> dict[str, Any]:
-    """Requests at an even rate, one way; how long each waited for its first token."""
-    import diplex
-    from diplex.v1 import generation_pb2 as pb
-    from diplex.v1 import router_pb2, router_pb2_grpc, worker_pb2, worker_pb2_grpc
-    from diplex.wire.serving import channel
-
-    waits: list[float] = []
-
-    async def even(one: Any) -> None:
-        began = time.monotonic()
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(int(RATE * seconds)):
-                await asyncio.sleep(max(0.0, began + number / RATE - time.monotonic()))
-                tasks.create_task(one(number))
-
-    if way == "session":
-        async with diplex.AsyncClient(target) as client:
-
-            async def by_session(number: int) -> None:
-                sent = time.monotonic()
-                first = True
-                async for _ in client.stream(f"prompt {number}", max_tokens=4):
-                    if first:
-                        waits.append(time.monotonic() - sent)
-                        first = False
-
-            await by_session(-1)
-            waits.clear()
-            await even(by_session)
-    else:
-        async with channel(target) as dialled:
-            stub: Any = (
-                worker_pb2_grpc.WorkerStub(dialled)
-                if way == "worker"
-                else router_pb2_grpc.RouterStub(dialled)
-            )
-
-            async def by_call(number: int) -> None:
-                prompt = pb.Prompt(text=f"prompt {number}")
-                request: Any
-                if way == "worker":
-                    request = worker_pb2.WorkerGenerateRequest(
-                        start=worker_pb2.Start(prompt=prompt, model=fleet.MODEL), max_tokens=4
-                    )
-                else:
-                    request = router_pb2.RouterGenerateRequest(prompt=prompt, max_tokens=4)
-                sent = time.monotonic()
-                first = True
-                async for message in stub.Generate(request):
-                    if first and message.tokens:
-                        waits.append(time.monotonic() - sent)
-                        first = False
-
-            await by_call(-1)
-            waits.clear()
-            await even(by_call)
-    waits.sort()
-    return {
-        "count": len(waits),
-        "p50": 1000 * waits[len(waits) // 2],
-        "p99": 1000 * waits[min(len(waits) - 1, int(0.99 * len(waits)))],
-    }
+def began(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What grpc_ttft measured, against its promise."""
+    row = found["1 at a time"]
+    added = row["diplex adds to p50 ms"]["median"]
+    proxied = row["proxied adds to p50 ms"]["median"]
+    note = f"calling the worker {row['worker p50 ms']['median']:.2f} ms; proxied Generate adds {proxied:.2f}"
+    return [bars.bar("1. gRPC end to end: added TTFT p50 over calling the worker", added, 1.5, "ms", note)]
 
 
 def proxied(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -216,18 +102,3 @@ def admitted(found: dict[str, Any]) -> list[dict[str, Any]]:
         )
         for name in busy
     ]
-
-
-async def serve() -> None:
-    """Does what lines of JSON on stdin say."""
-    print("ready", flush=True)
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        said = json.loads(line)
-        try:
-            print(json.dumps(await asked(said["way"], said["target"], said["seconds"])), flush=True)
-        except Exception as error:  # the outermost loop of this process: the other side tells the user
-            print(json.dumps({"error": repr(error)}), flush=True)
-
-
-if __name__ == "__main__":
-    grpc_parts.on_uvloop(serve())

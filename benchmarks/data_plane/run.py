@@ -24,6 +24,7 @@ import crowd
 import grpc_frames
 import grpc_proxy
 import grpc_session
+import grpc_ttft
 import grpc_ways
 import long_prompts
 import machine
@@ -42,7 +43,7 @@ SCENARIOS: dict[str, Scenario] = {
     "rest_unary": lambda quick, who: rest.unary(*shape(quick, 4.0), who),
     "rest_unary_closed": lambda quick, who: rest.unary_closed(*shape(quick, 3.0), who),
     "rest_first_token": lambda quick, who: rest.first_token(*shape(quick, 6.0), who),
-    "grpc_first_token": lambda quick, _: grpc_ways.first_token(quick),
+    "grpc_first_token": lambda quick, _: judged(grpc_ttft.measure(quick), grpc_ways.began),
     "grpc_router_idle": lambda quick, _: grpc_ways.router_idle(quick),
     "grpc_session": lambda quick, _: judged(grpc_session.measure(quick), grpc_ways.admitted),
     "grpc_proxy": lambda quick, _: judged(grpc_proxy.measure(quick), grpc_ways.proxied),
