@@ -26,10 +26,10 @@ export = { echo "\# $(1). Made by make pins from pyproject.toml."; \
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help setup up test lint format types imports protolint unit journeys test-long test-clients test-chaos \
-	bench bench-million proto schema engines docs pins clean
+	bench bench-million bench-data-plane proto schema engines docs pins clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SET_UP) $(STUBS) ## .venv with everything that development needs; nothing to do: nothing done
 
@@ -106,6 +106,10 @@ bench: setup ## measurements behind the docs' figures
 	@$(PY) benchmarks/prefix/run.py
 	@$(PY) benchmarks/tokens/cost.py
 	@$(PY) benchmarks/tracing/cost.py
+
+bench-data-plane: setup ## the ways of tokens, beside three other routers from PyPI (half an hour)
+	@$(PY) benchmarks/data_plane/run.py --out benchmarks/data_plane/results.json
+	@$(PY) benchmarks/data_plane/table.py
 
 schema: setup ## configs/schema.json from the configuration's words
 	@$(PY) -m diplex_core.config.schema > configs/schema.json

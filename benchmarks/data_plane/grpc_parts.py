@@ -15,10 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import profiles
 from machine import cores
 
 KEY = "bench:for measurements only"
@@ -184,7 +185,8 @@ def started(file: str, *words: str) -> "Iterator[tuple[subprocess.Popen[str], st
             line = process.stdout.readline().strip()
             if not line:
                 raise RuntimeError(f"{' '.join(words)} ended before it was ready")
-            yield process, line
+            with profiles.recording(words[0], process.pid) if words[0] != "bare" else nullcontext():
+                yield process, line
         finally:
             process.terminate()
 

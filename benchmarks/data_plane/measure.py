@@ -95,7 +95,7 @@ def window(
     """What the load counted, and the CPU seconds of each part, within some seconds; and CPU of the load."""
     before = loading.ask(do="mark", group=group)
     cpu_before, load_before = target.cpu(), machine.cpu_seconds(loading.pid)
-    with profiles.watching(target, seconds):
+    with profiles.watching(target):
         time.sleep(seconds)
     after = loading.ask(do="mark", group=group)
     cpu_after, load_after = target.cpu(), machine.cpu_seconds(loading.pid)

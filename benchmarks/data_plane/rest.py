@@ -1,6 +1,6 @@
 """REST: streams at a pace and at full speed, unary requests, and the first token, through each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import bars
@@ -33,7 +33,7 @@ def paced(workers: int, rounds: int, seconds: float, only: Sequence[str] = ()) -
                 "gap_p50_ms": counted["gap_ms"].get("p50", 0.0),
                 "gap_p99_ms": counted["gap_ms"].get("p99", 0.0),
                 "ttft_p50_ms": opened["ttft_ms"]["p50"],
-                "resident_mib": sum(target.resident().values()) / 2**20,
+                "resident_mib": between(target.resident()) / 2**20,
                 "failures": float(sum(counted["failures"].values())),
             }
 
@@ -113,7 +113,7 @@ def unary(rounds: int, seconds: float, only: Sequence[str] = ()) -> dict[str, An
             asked = {"do": "arrive", "port": port, "rate": 100, "tokens": 16, "stream": False}
             loading.ask(**asked, seconds=0.5)
             cpu = target.cpu()
-            with profiles.watching(target, seconds):
+            with profiles.watching(target):
                 answer = loading.ask(**asked, seconds=seconds)
             spent = {part: now - cpu[part] for part, now in target.cpu().items()}
             return {**per_request(answer, spent), "failures": float(sum(answer["failures"].values()))}
@@ -206,8 +206,8 @@ def first_token(rounds: int, seconds: float, only: Sequence[str] = ()) -> dict[s
     }
 
 
-def between(spent: dict[str, float]) -> float:
-    """CPU seconds of what stands between client and worker."""
+def between(spent: Mapping[str, float]) -> float:
+    """CPU seconds, or memory, of what stands between client and worker."""
     return sum(cpu for part, cpu in spent.items() if part in ("rest", "router"))
 
 

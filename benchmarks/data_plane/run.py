@@ -12,6 +12,7 @@ import argparse
 import fcntl
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -36,13 +37,13 @@ Scenario = Callable[[bool, list[str]], dict[str, Any]]
 """Told whether it is to be quick, and who is to be measured (none: all)."""
 
 SCENARIOS: dict[str, Scenario] = {
-    "rest_paced_1": lambda quick, who: rest.paced(1, *shape(quick, 4.0), who),
-    "rest_paced_2": lambda quick, who: rest.paced(2, *shape(quick, 4.0), who),
-    "rest_paced_4": lambda quick, who: rest.paced(4, *shape(quick, 4.0), who),
-    "rest_full_speed": lambda quick, who: rest.full_speed(*shape(quick, 4.0), who),
-    "rest_unary": lambda quick, who: rest.unary(*shape(quick, 4.0), who),
+    "rest_paced_1": lambda quick, who: rest.paced(1, *shape(quick, 3.0), who),
+    "rest_paced_2": lambda quick, who: rest.paced(2, *shape(quick, 3.0), who),
+    "rest_paced_4": lambda quick, who: rest.paced(4, *shape(quick, 3.0), who),
+    "rest_full_speed": lambda quick, who: rest.full_speed(*shape(quick, 3.0), who),
+    "rest_unary": lambda quick, who: rest.unary(*shape(quick, 3.0), who),
     "rest_unary_closed": lambda quick, who: rest.unary_closed(*shape(quick, 3.0), who),
-    "rest_first_token": lambda quick, who: rest.first_token(*shape(quick, 6.0), who),
+    "rest_first_token": lambda quick, who: rest.first_token(*shape(quick, 5.0), who),
     "grpc_first_token": lambda quick, _: judged(grpc_ttft.measure(quick), grpc_ways.began),
     "grpc_router_idle": lambda quick, _: grpc_ways.router_idle(quick),
     "grpc_session": lambda quick, _: judged(grpc_session.measure(quick), grpc_ways.admitted),
@@ -78,9 +79,9 @@ def main() -> None:
     if args.profile:
         profiles.into(args.profile)
         args.quick, args.who, args.out = True, ["diplex"], None
-    os.sched_setaffinity(
-        0, {machine.cores()[0]}
-    )  # what it starts inherits the load's core, unless told otherwise
+    # What it starts inherits the load's core, unless told otherwise, and ends with it.
+    os.sched_setaffinity(0, {machine.cores()[0]})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
     for name in args.only or SCENARIOS:
         profiles.begin(name)
         with held(args.lock):
