@@ -159,6 +159,7 @@ class Report:
     observed_blocks: Blocks | None = None
     draining: bool = False
     engine_problem: str = ""  # empty: the engine answers
+    engine_alarm: str = ""  # what is wrong with it all the same, for people; empty: nothing is known of it
     peak_blocks: Blocks = 0
     peak_slots: Slots = 0
     prefill_tokens: Tokens = 0  # prompt tokens of all that is held and whose first token is not out

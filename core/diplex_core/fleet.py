@@ -59,6 +59,7 @@ class Worker:
     lost_at: Seconds = 0.0
     problem: str = "no link yet"
     engine_problem: str = ""
+    engine_alarm: str = ""  # what is wrong with its engine although it answers, as it says
     residency_problem: str = ""  # why its prefix blocks are guessed; empty: it tells them, or never does
     engine_lost_at: Seconds = 0.0
     draining: bool = False
@@ -344,7 +345,7 @@ class Worker:
         self.uptime_offset = report.uptime - now
         self.peak_blocks, self.peak_slots = report.peak_blocks, report.peak_slots
         self.ledger.prefill.foreign = report.foreign_prefill_tokens
-        self.ledger.observed = report.observed_blocks
+        self.ledger.observed, self.engine_alarm = report.observed_blocks, report.engine_alarm
         if (
             self.linked
             and not self.given_up

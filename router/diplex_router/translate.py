@@ -252,6 +252,7 @@ def report_in_core(report: worker_pb2.WorkerLinkResponse) -> events.Report:
         observed_blocks=report.observed_blocks if report.HasField("observed_blocks") else None,
         draining=report.draining,
         engine_problem="" if report.engine_ready else report.engine_problem or "its engine does not answer",
+        engine_alarm=report.engine_alarm,
         peak_blocks=report.peak_blocks,
         peak_slots=report.peak_slots,
         prefill_tokens=report.prefill_tokens,

@@ -99,6 +99,7 @@ class View:
             wanted_blocks=worker.ledger.wanted,
             drift_blocks=worker.drift,
             drift_alarm=worker.drift_alarm,
+            engine_alarm=worker.engine_alarm,
         )
         if worker.reported_at is not None:
             shown.report_age_s = now - worker.reported_at

@@ -104,6 +104,13 @@ def test_an_attached_server_gets_its_key_from_the_environment(monkeypatch: pytes
     )
 
 
+def test_how_an_attached_server_is_watched_is_the_configurations_to_say():
+    engine = AttachConfig("sglang", "http://h:1", priorities=True, stall_s=5, check_kv=False)
+    assert engine_for(worker(engine)) == attach.AttachSettings(
+        url="http://h:1", model="big", api="sglang", priorities=True, stall=5, check_kv=False
+    )
+
+
 def test_a_key_that_is_not_set_is_told():
     engine = AttachConfig("vllm", "http://h:1", api_key_env="NO_SUCH_KEY")
     with pytest.raises(UsageError, match="the environment variable NO_SUCH_KEY is not set"):

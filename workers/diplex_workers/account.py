@@ -12,6 +12,7 @@ from diplex_workers.bound import LearnedBound, bounds_of
 from diplex_workers.claims import ON_WIRE, claim_on_wire
 from diplex_workers.clock import Clock
 from diplex_workers.engines.engine import Engine, Facts
+from diplex_workers.engines.judge import remarks_of
 from diplex_workers.feed import Feed
 from diplex_workers.info import worker_info
 from diplex_workers.prefixes import Prefixes
@@ -42,6 +43,7 @@ class Account:
         self.facts: Facts | None = None
         self.problem = "its engine is starting"
         self.draining = False
+        self.ailing = ""  # why its engine is not trusted with more, though it answers
         self.pool = Pool(0, 0)
         self.prefixes = Prefixes(self.pool, self._tell_kept)
         self.live: dict[Claim, Sequence] = {}
@@ -56,7 +58,7 @@ class Account:
 
     def engine_is_ready(self, facts: Facts) -> None:
         """Count in the engine's figures from now on. Peaks are the worker's, and stay."""
-        self.facts, self.problem = facts, ""
+        self.facts, self.problem, self.ailing = facts, "", ""
         pool = Pool(facts.capacity_blocks, facts.capacity_slots, facts.guard_blocks)
         pool.peak_blocks, pool.peak_slots = self.pool.peak_blocks, self.pool.peak_slots
         self.pool, self.prefixes = pool, Prefixes(pool, self._tell_kept, facts)
@@ -130,18 +132,23 @@ class Account:
     def figures(self, reader: str) -> worker_pb2.WorkerLinkResponse:
         foreign_blocks, foreign_slots = self.pool.held_by_others(reader)
         mine, others = self._unread(reader)
+        # Sequences that came to the engine past its workers: in nobody's claims, and in nobody's free blocks.
+        remarks = remarks_of(self.engine)
+        strange_blocks = min(remarks.foreign, self.pool.capacity - self.pool.used_blocks)
+        strange_slots = min(remarks.foreign_slots, self.pool.slots - self.pool.used_slots)
         return worker_pb2.WorkerLinkResponse(
             uptime_ms=int(self.clock.now() * 1000),
-            used_blocks=self.pool.used_blocks,
-            used_slots=self.pool.used_slots,
-            foreign_blocks=foreign_blocks,
-            foreign_slots=foreign_slots,
+            used_blocks=self.pool.used_blocks + strange_blocks,
+            used_slots=self.pool.used_slots + strange_slots,
+            foreign_blocks=foreign_blocks + strange_blocks,
+            foreign_slots=foreign_slots + strange_slots,
             observed_blocks=self.engine.observed_blocks(),
-            draining=self.draining,
+            draining=self.draining or bool(self.ailing),
             peak_blocks=self.pool.peak_blocks,
             peak_slots=self.pool.peak_slots,
             engine_ready=not self.problem,
             engine_problem=self.problem,
+            engine_alarm=self.ailing or remarks.alarm,
             prefill_tokens=mine + others,
             foreign_prefill_tokens=others,
             pinned_blocks=self.pool.resident.pinned,

@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 
 from diplex.wire.telemetry import TPOT_BUCKETS, TTFT_BUCKETS
 from diplex_workers.account import Account
+from diplex_workers.engines.judge import KINDS, remarks_of
 from diplex_workers.sequence import Sequence, Verdict
 
 
@@ -89,7 +90,32 @@ class _AccountReader(Collector):
         yield GaugeMetricFamily("diplex_sequences", "Requests on the worker now", value=len(account.live))
         yield GaugeMetricFamily("diplex_links", "Routers linked now", value=len(account.feeds))
         yield GaugeMetricFamily("diplex_engine_ready", "1: the engine answers", value=not account.problem)
-        yield GaugeMetricFamily("diplex_draining", "1: nothing new is taken", value=account.draining)
+        yield from self._remarks()
+        yield GaugeMetricFamily(
+            "diplex_draining", "1: nothing new is taken", value=account.draining or bool(account.ailing)
+        )
+
+    def _remarks(self) -> Iterator[Metric]:
+        """What the engine does by itself, where it tells."""
+        remarks = remarks_of(self._account.engine)
+        alarms = GaugeMetricFamily(
+            "diplex_engine_alarm", "1: its engine does this by itself, or is wrong about it", labels=("kind",)
+        )
+        for kind in KINDS:
+            alarms.add_metric((kind,), kind in remarks.alarms)
+        yield alarms
+        if remarks.waiting is not None:
+            yield GaugeMetricFamily(
+                "diplex_engine_waiting",
+                "Requests that its engine keeps waiting by itself",
+                value=remarks.waiting,
+            )
+        if remarks.preempted is not None:
+            yield CounterMetricFamily(
+                "diplex_engine_preemptions",
+                "Requests that its engine stopped by itself since the worker attached to it",
+                value=remarks.preempted,
+            )
 
     def _counters(self) -> Iterator[Metric]:
         labels = ("model", "tier")

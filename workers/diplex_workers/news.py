@@ -25,8 +25,12 @@ class EngineNews:
         self._account.engine_is_ready(facts)
 
     def unready(self, problem: str) -> None:
-        self._account.problem = problem or "it does not answer"
+        self._account.problem, self._account.ailing = problem or "it does not answer", ""
         self._fail_all(self._account.problem)
+        self._account.tell_all()
+
+    def ailing(self, problem: str) -> None:
+        self._account.ailing = problem
         self._account.tell_all()
 
     def prefilling(self, claim: Claim) -> None:

@@ -189,6 +189,8 @@ class Reception:
         account = self.account
         if account.problem or account.facts is None:
             return refusals.engine_down(account.settings.name, account.problem)
+        if account.ailing:
+            return refusals.engine_down(account.settings.name, account.ailing)
         if account.draining:
             return refusals.draining(account.settings.name)
         served = {model.name: model for model in account.facts.models}

@@ -147,7 +147,7 @@ async def _tell_health(account: Account, health: HealthControl) -> None:
     changed = asyncio.Event()
     account.on_change = changed.set
     while True:
-        await health.set_serving(not account.problem and not account.draining)
+        await health.set_serving(not (account.problem or account.ailing or account.draining))
         await changed.wait()
         changed.clear()
 

@@ -122,6 +122,17 @@ ENGINE: Final = ByKind(
                 "launch": Key(
                     "How the worker starts it and keeps it running; left out, it runs already.", LAUNCH
                 ),
+                "priorities": Key(
+                    "Whether the tier's priority becomes its own: vLLM refuses one if it was not started so.",
+                    Flag(),
+                ),
+                "stall_s": Key(
+                    "It hangs, if no token comes for so long though it has work: above its longest prefill.",
+                    Real(positive=True),
+                ),
+                "check_kv": Key(
+                    "Whether it takes nothing new while what it says of its KV cache cannot be true.", Flag()
+                ),
             },
             "an attach engine",
         ),

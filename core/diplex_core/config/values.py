@@ -7,7 +7,7 @@ from typing import ClassVar, Final, Literal, TypeAlias
 
 from diplex_core.words import Blocks, Pattern, Rules, Seconds, Slots, Tokens
 
-Api: TypeAlias = Literal["openai", "vllm", "sglang", "trtllm", "llamacpp"]
+Api: TypeAlias = Literal["openai", "vllm", "sglang", "trtllm", "llamacpp", "triton"]
 
 EVERYWHERE: Final = MappingProxyType({"0.0.0.0": "127.0.0.1", "::": "::1"})
 """Hosts that mean every address of a machine, and the loopback address that each includes."""
@@ -74,7 +74,14 @@ class LaunchConfig:
 
 @dataclass(frozen=True, slots=True)
 class AttachConfig:
-    """A server that answers OpenAI's API at `url`. `None`: asked of the server."""
+    """A server that answers OpenAI's API at `url`. `None`: asked of the server, or the
+    engine's own choice.
+
+    Attributes:
+        priorities: the tier's priority becomes the server's own.
+        stall_s: without a token for so long, though it has work, it hangs.
+        check_kv: out of service while its word on its KV cache cannot be true.
+    """
 
     kind: ClassVar[str] = "attach"
     api: Api
@@ -84,6 +91,9 @@ class AttachConfig:
     context: Tokens | None = None
     guard_blocks: Blocks | None = None
     launch: LaunchConfig | None = None
+    priorities: bool | None = None
+    stall_s: Seconds | None = None
+    check_kv: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ class Listener:
     def __init__(self) -> None:
         self.said: list[Facts | str | Output] = []
         self.reading: list[Claim] = []
+        self.ails: list[str] = []
         self.kept_events: list[BlockEvent] = []
         self._news = asyncio.Event()
 
@@ -33,6 +34,14 @@ class Listener:
 
     def unready(self, problem: str) -> None:
         self._hear(problem)
+
+    def ailing(self, problem: str) -> None:
+        self.ails.append(problem)
+        self._news.set()
+
+    def kept(self, event: BlockEvent) -> None:
+        self.kept_events.append(event)
+        self._news.set()
 
     def deliver(self, outputs: Sequence[Output]) -> None:
         self._hear(*outputs)
@@ -113,6 +122,7 @@ class Stage:
         counted: Counted | None = None,
         resume: pb.Resume | None = None,
         limit: int = 0,
+        priority: int = 0,
         **sampling: object,
     ) -> Job:
         """Count a prompt and submit it."""
@@ -127,6 +137,7 @@ class Stage:
             choices=choices,
             resume=resume,
             limit=limit,
+            priority=priority,
         )
         self.engine.submit(job)
         return job

@@ -1,16 +1,22 @@
-"""An OpenAI-compatible server that already runs, as an engine: vLLM, trtllm-serve, SGLang, llama.cpp, others.
+"""A server that already runs, as an engine: vLLM, trtllm-serve, SGLang, llama.cpp, Triton, others.
 
-Nothing is exact here but the worker's own account. What the server publishes is a check on it; a prompt
-counts by the server's tokenizer where it has one, else by an upper bound; and a sequence cannot be taken
-up in the middle. Closing the connection is the order to stop.
+Nothing is exact here but the worker's own account. What the server publishes is a check on it, by two small
+parts that are told the time and what was seen: `pulse`, whether it still computes, and `judge`, whether its
+word on its KV cache can be true. What it says over OpenAI's HTTP is `openai_server`'s to know.
+
+    answers ──▶ ready: jobs are taken
+    health page silent, connection refused, five refusals in a row, or no token though it has work
+        ──▶ gone: every job FAILED, unready; tried again until it answers, and has computed a token
+    its gauge cannot be true ──▶ ailing: what runs may end, nothing new is taken; then it counts as gone
+
+Where diplex launched the server, whoever did is asked to start it anew (`restart`). Closing the connection is
+the order to stop.
 """
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import ceil
-from typing import Any, Final, Literal
+from typing import Final, TypeAlias
 
 from grpc import StatusCode
 
@@ -19,67 +25,70 @@ from diplex.wire.counting import bound_tokens
 from diplex.wire.status import Problem
 from diplex_core.words import Blocks, Claim, Seconds, Slots, Tokens
 from diplex_workers.bound import LearnedBound
-from diplex_workers.engines.dialects import DIALECTS
+from diplex_workers.engines.attached import AttachSettings, Server
 from diplex_workers.engines.dialects.dialect import Gauges, Offered
 from diplex_workers.engines.engine import Counted, Facts, Host, Job, ModelFacts, Output
-from diplex_workers.engines.openai_http import NOT_FOUND, UNREACHABLE, Upstream, unavailable, unreadable
-from diplex_workers.engines.openai_wire import AnswerReader, request_of
+from diplex_workers.engines.judge import Judge, Look, Remarks
+from diplex_workers.engines.openai_http import UNREACHABLE, unavailable
+from diplex_workers.engines.openai_server import OpenAiServer
+from diplex_workers.engines.pulse import Pulse
 from diplex_workers.engines.runs import Run, Runs
+
+__all__ = ["AttachEngine", "AttachSettings"]
+
+Restart: TypeAlias = Callable[[str], Awaitable[None]]
+"""Starts the server anew, told why; returns once the old one is gone."""
 
 # Between two looks at the server; so many that fail in a row, and it counts as gone.
 _LOOK_EVERY: Final[Seconds] = 1.0
 _LOOK_FAILS: Final = 3
+# Its sizes are asked for again with every so many looks: one that restarted quickly may have others.
+_SIZES_EVERY: Final = 10
+# So many jobs in a row that it does not take, without a token of any other, and it counts as gone.
+_REFUSALS: Final = 5
 # Between two looks while it is gone: doubled each time.
 _PAUSE_FIRST: Final[Seconds] = 0.1
 _PAUSE_LAST: Final[Seconds] = 2.0
 # Where neither configuration nor server say them: sequences at once, and vLLM's block.
 _SLOTS: Final[Slots] = 64
 _BLOCK: Final[Tokens] = 16
-
-
-@dataclass(frozen=True, slots=True)
-class AttachSettings:
-    """One attached server. What is `None` is asked of it, and an error where it does not say.
-
-    Args:
-        url: where it listens, with or without `/v1`.
-        model: the name that clients use.
-        upstream_model: the server's own name for it; `None`: `model` if it has that, else its only one.
-        api: whose server it is; `openai`: any other, of which nothing more is known.
-        capacity_blocks: KV blocks that diplex may fill; not more than the server has.
-        slots: sequences at once; `None` where the server does not say either: 64.
-        context: longest prompt plus output in tokens.
-        guard_blocks: never promised, because this account is not the server's own; `None`: a 32nd.
-    """
-
-    url: str
-    model: str
-    upstream_model: str | None = None
-    api: Literal["openai", "vllm", "sglang", "trtllm", "llamacpp"] = "openai"
-    capacity_blocks: Blocks | None = None
-    block_tokens: Tokens | None = None
-    slots: Slots | None = None
-    context: Tokens | None = None
-    guard_blocks: Blocks | None = None
-    api_key: str | None = field(default=None, repr=False)
+# What a server says of one job that tells of all others too.
+_OF_ALL: Final = frozenset(
+    {
+        StatusCode.UNAVAILABLE,
+        StatusCode.RESOURCE_EXHAUSTED,
+        StatusCode.FAILED_PRECONDITION,
+        StatusCode.INTERNAL,
+    }
+)
 
 
 class AttachEngine:
-    """Streams from the server, and watches whether it is there."""
+    """Streams from the server, and watches whether it is there and well.
 
-    def __init__(self, settings: AttachSettings) -> None:
+    Args:
+        restart: asks whoever launched it for a new one; `None`: nobody did, so it is waited for.
+        every: seconds between two looks.
+    """
+
+    def __init__(
+        self, settings: AttachSettings, *, restart: Restart | None = None, every: Seconds = _LOOK_EVERY
+    ) -> None:
         self._settings = settings
-        self._dialect = DIALECTS[settings.api]
+        self._restart = restart
+        self._every = every
         self._bound = LearnedBound()
-        self._upstream = Upstream(settings.url, settings.api_key)
-        self._upstream_model = settings.upstream_model or settings.model
+        self._server: Server = OpenAiServer(settings)
         self._host: Host | None = None
         self._runs: Runs | None = None
-        self._problem: str | None = f"{self._upstream.name} was not asked yet"
-        self._offered = Offered()
+        self._problem: str | None = f"{self._server.name} was not asked yet"
         self._facts: Facts | None = None
+        self._priority = 0  # times a tier's: the server's own; 0: it has none
         self._gauges = Gauges()
-        self._has_tokenizer = True  # until it says otherwise
+        self._judge = Judge(0)
+        self._pulse = Pulse()
+        self._refusals = 0
+        self._proof_due = False
         # A stream broke: look at once whether the server is still there.
         self._doubt = asyncio.Event()
 
@@ -88,10 +97,15 @@ class AttachEngine:
         """What a prompt costs at most, by model: learned from the usage that the server states."""
         return {self._settings.model: self._bound.figures}
 
+    @property
+    def remarks(self) -> Remarks:
+        """What it queues and stops by itself, whom else it serves, and whether its word is believed."""
+        return self._judge.remarks
+
     async def serve(self, host: Host) -> None:
         self._host = host
         pause = _PAUSE_FIRST
-        async with self._upstream, Runs(host, self._talk, _let_go) as self._runs:
+        async with self._server, Runs(host, self._talk, _let_go) as self._runs:
             while True:
                 try:
                     self._facts = await self._look()
@@ -104,20 +118,23 @@ class AttachEngine:
                     continue
                 self._problem, pause = None, _PAUSE_FIRST
                 host.ready(self._facts)
-                gone = await self._until_gone()
+                gone = await self._until_gone(self._facts)
                 self._problem, self._gauges = gone.message, Gauges()
                 self._runs.fail_all(gone)
                 host.unready(gone.message)
+                if self._restart is not None and gone.reason != UNREACHABLE:
+                    await self._restart(gone.message)
 
     async def count(self, model: str, prompt: pb.Prompt) -> Counted:
         if prompt.WhichOneof("content") == "ids":
             return Counted(len(prompt.ids.ids), ids=tuple(prompt.ids.ids))
         bound = bound_tokens(prompt, self._bound.figures)  # and so a prompt that is none is refused
-        tokens = await self._tokens_in(prompt) if self._has_tokenizer else None
-        if tokens is None:
+        counted = await self._server.count(prompt)
+        if counted is None:
             return Counted(bound, exact=False)
+        tokens, ids = counted
         self._bound.learn(prompt, tokens)
-        return Counted(tokens)
+        return Counted(tokens, ids=ids)
 
     def submit(self, job: Job) -> None:
         assert self._runs is not None, "submit comes after ready"
@@ -131,56 +148,48 @@ class AttachEngine:
         """Nothing waits at a limit here: the worker ends what comes to one."""
 
     def observed_blocks(self) -> Blocks | None:
-        if self._gauges.used is None or self._facts is None:
-            return None
-        block = self._facts.block_tokens
-        capacity = self._offered.capacity or self._facts.capacity_blocks * block
-        return ceil(self._gauges.used * capacity / block)
+        observed = self._judge.observed
+        return None if observed is None or self._facts is None else min(observed, self._facts.capacity_blocks)
 
     def slots_now(self) -> Slots | None:
         return self._gauges.running
 
+    # One job.
+
     async def _talk(self, run: Run) -> None:
         assert self._host is not None
-        job = run.job
+        job, server = run.job, self._server
         if self._problem is not None:
             raise unavailable(self._problem)
-        if job.resume is not None and job.resume.from_index:
-            message = f"{self._upstream.name} cannot go on behind given output. Mend: start from the prompt"
+        if job.resume is not None and job.resume.from_index and not server.can_resume:
+            message = f"{server.name} cannot go on behind given output. Mend: start from the prompt"
             raise Problem(StatusCode.FAILED_PRECONDITION, message, "CANNOT_RESUME")
-        path, body = request_of(job, self._upstream_model, self._dialect)
-        reader = AnswerReader(run)
+        self._pulse.began(job.claim, _now())
         try:
-            async with aclosing(self._upstream.events(path, body)) as stream:
-                async for chunks in stream:
-                    outputs: list[Output] = []
-                    try:
-                        for chunk in chunks:
-                            outputs += reader.take(chunk)
-                    finally:  # what came before an error is told before it
-                        if outputs:
-                            self._host.deliver(outputs)
-            self._host.deliver(reader.finish())
+            priority = job.priority * self._priority if self._priority else None
+            prompt_tokens = await server.talk(run, self, priority)
         except Problem as problem:
-            if problem.code is StatusCode.UNAVAILABLE:
+            if problem.code in _OF_ALL and not any(run.sent):
+                self._refusals += 1
+            if problem.code is StatusCode.UNAVAILABLE or self._refusals >= _REFUSALS:
                 self._doubt.set()
             raise
-        if reader.prompt_tokens and not job.counted.exact:
-            self._bound.learn(job.prompt, reader.prompt_tokens)
+        finally:
+            self._pulse.ended(job.claim)
+        if prompt_tokens and not job.counted.exact:
+            self._bound.learn(job.prompt, prompt_tokens)
 
-    async def _tokens_in(self, prompt: pb.Prompt) -> Tokens | None:
-        """The server's own count; `None` where it has no tokenizer, or none that answers now."""
-        try:
-            return await self._dialect.count(self._upstream, self._upstream_model, prompt)
-        except Problem as problem:
-            if problem.code is StatusCode.INVALID_ARGUMENT:
-                raise
-            self._has_tokenizer = problem.reason != NOT_FOUND
-        except (KeyError, TypeError, AttributeError):
-            self._has_tokenizer = False  # it answers, but not as this API's tokenizer does
-        return None
+    def deliver(self, outputs: Sequence[Output]) -> None:
+        """Tokens from the server, on their way to the worker: so it computes."""
+        assert self._host is not None
+        now = _now()
+        for output in outputs:
+            if output.count:
+                self._refusals = 0
+                self._pulse.heard(output.claim, now)
+        self._host.deliver(outputs)
 
-    # Whether it is there, and what it is
+    # Whether it is there, and what it is.
 
     async def _look(self) -> Facts:
         """What the server is.
@@ -188,15 +197,20 @@ class AttachEngine:
         Raises:
             Problem: it does not answer, or does not say what was not configured either.
         """
-        await self._upstream.get_text(self._dialect.health)
-        entry = self._entry(await self._upstream.get("/v1/models"))
-        try:
-            offered = self._offered = await self._dialect.offered(self._upstream, entry)
-        except (ValueError, TypeError, AttributeError) as error:
-            what = f"{self._upstream.name} does not answer as {self._settings.api} does: {error!r}"
-            raise unreadable(f"{what}. Mend: the package's engine.api") from error
+        await self._server.alive()
+        if self._proof_due:
+            await self._server.proved()
+        offered = await self._server.introduced()
+        facts = self._facts_of(offered)
+        self._priority = self._priority_of(offered)
+        self._judge = Judge(
+            (offered.capacity or facts.capacity_blocks * facts.block_tokens) // facts.block_tokens
+        )
+        self._pulse, self._refusals, self._proof_due = Pulse(), 0, False
+        return facts
+
+    def _facts_of(self, offered: Offered) -> Facts:
         settings = self._settings
-        self._upstream_model, self._has_tokenizer = str(entry["id"]), True
         block = settings.block_tokens or offered.block_tokens or _BLOCK
         blocks = settings.capacity_blocks or (offered.capacity or 0) // block
         return Facts(
@@ -208,50 +222,108 @@ class AttachEngine:
             capacity_slots=settings.slots or offered.slots or _SLOTS,
             context=settings.context or offered.context or self._unsaid("its context", "engine.context"),
             guard_blocks=blocks // 32 if settings.guard_blocks is None else settings.guard_blocks,
-            can_resume=False,
+            can_resume=self._server.can_resume,
         )
 
-    def _entry(self, models: Any) -> Mapping[str, Any]:
-        try:
-            entries: dict[str, Mapping[str, Any]] = {entry["id"]: entry for entry in models["data"]}
-        except (KeyError, TypeError) as error:
-            raise unavailable(f"{self._upstream.name}/v1/models is no list of models") from error
-        wanted = self._settings.upstream_model or self._settings.model
-        if wanted in entries:
-            return entries[wanted]
-        if len(entries) == 1 and self._settings.upstream_model is None:
-            return next(iter(entries.values()))
-        message = (
-            f"{self._upstream.name} has no model {wanted}, but {', '.join(entries) or 'none'}. "
-            "Mend: the package's engine.upstream_model"
-        )
-        raise Problem(StatusCode.FAILED_PRECONDITION, message, NOT_FOUND)
-
-    def _unsaid(self, what: str, key: str) -> int:
-        message = f"{self._upstream.name} does not say {what}. Mend: the package's {key}"
+    def _priority_of(self, offered: Offered) -> int:
+        wanted, name = self._settings.priorities, self._server.name
+        if wanted is None or not wanted:
+            return offered.priority if wanted is None else 0
+        if offered.priority:
+            return offered.priority
+        if not self._server.priority_flag:
+            message = (
+                f"{name} takes no priorities over this API. Mend: leave out the package's engine.priorities"
+            )
+            raise Problem(StatusCode.FAILED_PRECONDITION, message, "ENGINE_UNSAID")
+        if self._server.sooner:
+            return self._server.sooner
+        message = f"{name} does not go by priorities. Mend: start it with {self._server.priority_flag}"
         raise Problem(StatusCode.FAILED_PRECONDITION, message, "ENGINE_UNSAID")
 
-    async def _until_gone(self) -> Problem:
+    def _unsaid(self, what: str, key: str) -> int:
+        message = f"{self._server.name} does not say {what}. Mend: the package's {key}"
+        raise Problem(StatusCode.FAILED_PRECONDITION, message, "ENGINE_UNSAID")
+
+    async def _until_gone(self, facts: Facts) -> Problem:
         """Look once a second, and when a stream broke; the reason why it counts as gone."""
-        missed = 0
+        missed = looks = 0
+        ailing = ""
         while True:
+            looks += 1
+            self._gauges = await self._server.gauges()
+            self._judge.saw(self._compared(facts))
+            if (sick := self._sick()) is not None:
+                self._proof_due = True
+                return sick
+            checked = self._settings.check_kv and self._server.exact
+            if checked and not ailing and (ailing := self._judge.misstated):
+                assert self._host is not None
+                self._host.ailing(self._wrong(ailing))
+            if ailing and not self._working and self._restart is not None:
+                return unavailable(self._wrong(ailing))
             try:
-                self._gauges = await self._dialect.gauges(self._upstream)
-            except (Problem, ValueError, TypeError, AttributeError):
-                self._gauges = Gauges()  # unknown, which is not zero
-            try:
-                async with asyncio.timeout(_LOOK_EVERY):
+                async with asyncio.timeout(self._every):
                     await self._doubt.wait()
             except TimeoutError:
                 pass
             self._doubt.clear()
             try:
-                await self._upstream.get_text(self._dialect.health)
+                await self._server.alive()
+                if looks % _SIZES_EVERY == 0 and self._facts_of(await self._server.introduced()) != facts:
+                    return unavailable(f"{self._server.name} has other sizes than before: it started anew")
                 missed = 0
             except Problem as problem:
                 missed += 1
                 if missed == _LOOK_FAILS or problem.reason == UNREACHABLE:
                     return problem
+
+    @property
+    def _working(self) -> list[Run]:
+        assert self._runs is not None
+        return [run for run in self._runs if run.open]
+
+    def _wrong(self, what: str) -> str:
+        mend = "restart it, or the package's engine.check_kv: false"
+        return f"{self._server.name} is wrong about its KV cache: {what}. Mend: {mend}"
+
+    def _compared(self, facts: Facts) -> Look:
+        """What it says now, beside what is known of the jobs that it has."""
+        block = facts.block_tokens
+        talking = set(self._pulse.talking(_now() - self._every))
+        working = self._working
+        return Look(
+            gauges=self._gauges,
+            least=sum(sum(sent // block for sent in run.sent) for run in working if run.job.claim in talking),
+            most=sum(_at_most(run.job, block) for run in working),
+            ours=sum(run.job.choices for run in working),
+        )
+
+    def _sick(self) -> Problem | None:
+        """Whether it hangs or takes nothing, though it answers; a single stream that stalled is ended."""
+        name, stall, now = self._server.name, self._settings.stall, _now()
+        if self._refusals >= _REFUSALS:
+            return unavailable(
+                f"{name} refused {self._refusals} requests in a row, and computed none between"
+            )
+        if self._pulse.silence(now) > stall:
+            have = len(self._working)
+            return unavailable(f"{name} hangs: no token in {stall:g} s, though it has {have} requests")
+        if not self._gauges.waiting:  # else it may have been put back into the engine's own queue
+            for claim in self._pulse.stalled(now, stall):
+                assert self._runs is not None
+                self._runs.fail(
+                    claim, unavailable(f"{name} brought no token of this request for {stall:g} s")
+                )
+        return None
+
+
+def _at_most(job: Job, block: Tokens) -> Blocks:
+    return ceil(job.counted.tokens / block) + job.choices * (ceil(job.max_tokens / block) + 1)
+
+
+def _now() -> Seconds:
+    return asyncio.get_running_loop().time()
 
 
 async def _let_go(_: Run) -> None:

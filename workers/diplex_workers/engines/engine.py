@@ -124,6 +124,10 @@ class Host(Protocol):
     def unready(self, problem: str) -> None:
         """The engine does not answer, for a reason that a user may read. Its jobs are told FAILED."""
 
+    def ailing(self, problem: str) -> None:
+        """The engine answers, and is not to be trusted with more, for a reason that a user may read: what
+        runs may end, nothing new is taken. Until `ready` or `unready`."""
+
     def deliver(self, outputs: Sequence[Output]) -> None:
         """News of one engine iteration, all sequences in one call: it becomes one frame a stream."""
 

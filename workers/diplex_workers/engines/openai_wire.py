@@ -1,11 +1,12 @@
 """A job as OpenAI's API words it, and what the chunks of its answer say.
 
-A chunk may hold several tokens and does not say how many, unless it brings their ids; the usage at the
-end does. So each chunk with text counts one, and the end brings what was missing: never less than was sent.
+A chunk may hold several tokens and does not say how many, unless it brings their ids or, as llama.cpp's, how
+many there are by then; the usage at the end does. So each other chunk with text counts one, and the end
+brings what was missing: never less than was sent.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from grpc import StatusCode
@@ -29,9 +30,13 @@ _ENDS: Final[Mapping[str, EndReason]] = {
 _OURS: Final = frozenset({"max_tokens_stated"})
 
 
-def request_of(job: Job, model: str, dialect: Dialect) -> tuple[str, dict[str, Any]]:
+def request_of(
+    job: Job, model: str, dialect: Dialect, priority: int | None = None
+) -> tuple[str, dict[str, Any]]:
     """Path and body of the request.
 
+    Args:
+        priority: the server's own, where it goes by any.
     Raises:
         Problem: INVALID_ARGUMENT for sampling that this server has no word for, or JSON that is none.
     """
@@ -43,6 +48,8 @@ def request_of(job: Job, model: str, dialect: Dialect) -> tuple[str, dict[str, A
         **dialect.extra,
         **_sampling(job.sampling, dialect),
     }
+    if priority is not None:
+        body[dialect.priority] = priority
     if job.choices > 1:
         body["n"] = job.choices
     match job.prompt.WhichOneof("content"):
@@ -84,10 +91,17 @@ def _json(data: bytes, field: str) -> Any:
 
 
 class AnswerReader:
-    """Reads one answer's chunks into outputs. Pure: it is told, and says."""
+    """Reads one answer's chunks into outputs. Pure: it is told, and says.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        produced: how many tokens there are by a chunk's own word.
+    """
+
+    def __init__(
+        self, run: Run, produced: Callable[[Mapping[str, Any]], Tokens | None] = lambda chunk: None
+    ) -> None:
         self._run = run
+        self._produced = produced if run.job.choices == 1 else lambda chunk: None
         self._ends: dict[int, EndReason] = {}
         # Text that came without a token of its own: it goes out with the next one.
         self._text = [""] * run.job.choices
@@ -110,11 +124,12 @@ class AnswerReader:
         if isinstance(usage := chunk.get("usage"), dict):
             self._usage = usage
         try:
-            return [out for choice in chunk.get("choices") or () for out in self._news(choice)]
+            so_far = self._produced(chunk)
+            return [out for choice in chunk.get("choices") or () for out in self._news(choice, so_far)]
         except (AttributeError, IndexError, TypeError) as error:
             raise unreadable(f"the attached server sent a chunk that is none: {error!r}") from error
 
-    def _news(self, choice: Mapping[str, Any]) -> list[Output]:
+    def _news(self, choice: Mapping[str, Any], so_far: Tokens | None) -> list[Output]:
         index = choice.get("index") or 0
         delta = choice.get("delta") or {}
         if delta.get("tool_calls"):
@@ -126,7 +141,10 @@ class AnswerReader:
         text = _whole(choice.get("text") or delta.get("content") or "")
         ids = choice.get("token_ids")
         thinks = delta.get("reasoning_content") or delta.get("reasoning")
-        count = len(ids) if ids is not None else int(bool(text or thinks))
+        if so_far is not None:
+            count = max(0, min(so_far, self._run.job.max_tokens) - self._run.sent[index])
+        else:
+            count = len(ids) if ids is not None else int(bool(text or thinks))
         if reason := choice.get("finish_reason"):
             if reason not in _ENDS:
                 raise unavailable(f"the attached server gave the answer up: finish_reason {reason!r}")

@@ -6,6 +6,8 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from grpc import StatusCode
+
 from diplex.wire.status import Problem
 from diplex_core.words import Claim, EndReason, Tokens
 from diplex_workers.engines.engine import Host, Job, Output
@@ -88,6 +90,14 @@ class Runs:
             run.verdict = EndReason.CANCELLED
             run.task.cancel()
 
+    def fail(self, claim: Claim, problem: Problem) -> None:
+        """One job is lost, and its stream is closed."""
+        if (run := self._runs.get(claim)) is not None and run.verdict is None:
+            run.verdict = EndReason.FAILED
+            self._end(run, EndReason.FAILED, problem)
+            if run.task is not None:
+                run.task.cancel()
+
     def fail_all(self, problem: Problem) -> None:
         """The engine is gone, and every job with it: said at once, so that it comes before `unready`."""
         for run in list(self._runs.values()):
@@ -101,7 +111,9 @@ class Runs:
             await self._talk(run)
             self._end(run, EndReason.FAILED, unavailable("the engine's answer broke off before its end"))
         except Problem as problem:
-            self._end(run, EndReason.FAILED, problem)
+            # Overloaded before it began: it may be taken later, or elsewhere.
+            overloaded = problem.code is StatusCode.RESOURCE_EXHAUSTED and not any(run.sent)
+            self._end(run, EndReason.REFUSED if overloaded else EndReason.FAILED, problem)
         except asyncio.CancelledError:
             if run.verdict is None:
                 raise
@@ -116,7 +128,7 @@ class Runs:
 
     def _end(self, run: Run, reason: EndReason, problem: Problem | None = None) -> None:
         if run.open:
-            shown = problem if reason is EndReason.FAILED else None
+            shown = problem if reason in (EndReason.FAILED, EndReason.REFUSED) else None
             claim = run.job.claim
             self._host.deliver(
                 [Output(claim, choice, end=reason, problem=shown) for choice in sorted(run.open)]

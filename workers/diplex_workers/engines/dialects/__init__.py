@@ -7,9 +7,10 @@ from typing import Final
 from diplex_workers.engines.dialects.dialect import Dialect
 from diplex_workers.engines.dialects.llamacpp import LlamaCpp
 from diplex_workers.engines.dialects.sglang import SGLang
+from diplex_workers.engines.dialects.triton import Triton
 from diplex_workers.engines.dialects.trtllm import TrtLlm
 from diplex_workers.engines.dialects.vllm import Vllm
 
 DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
-    {dialect.api: dialect for dialect in (Dialect(), Vllm(), SGLang(), TrtLlm(), LlamaCpp())}
+    {dialect.api: dialect for dialect in (Dialect(), Vllm(), SGLang(), TrtLlm(), LlamaCpp(), Triton())}
 )

@@ -1,6 +1,9 @@
 """SGLang: a KV cache counted in tokens, `/server_info`, and Prometheus gauges with `--enable-metrics`.
 
-Names from SGLang's own sources: entrypoints/http_server.py (server_info), metrics/collector.py (gauges).
+Names from SGLang's own sources: entrypoints/http_server.py (server_info, which shows the server's arguments),
+metrics/collector.py (gauges; the counter of retractions is newer), managers/schedule_policy.py (`priority`:
+higher is sooner, or lower with schedule_low_priority_values_first). Its gauges are written every few dozen
+steps, and keep their last value while it idles.
 """
 
 import json
@@ -8,11 +11,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from diplex_workers.engines.dialects.dialect import STANDARD, Dialect, Gauges, Offered, page
+from diplex_workers.engines.dialects.dialect import STANDARD, Dialect, Gauges, Offered, page, whole
 from diplex_workers.engines.dialects.prometheus import Samples
 from diplex_workers.engines.openai_http import Upstream
 
-_USED, _RUNNING = "sglang:token_usage", "sglang:num_running_reqs"
+_USED, _RUNNING, _WAITING = "sglang:token_usage", "sglang:num_running_reqs", "sglang:num_queue_reqs"
+_PREEMPTED = "sglang:num_retracted_requests_total"
 # Its pages are often one token; the pool is counted in larger blocks then, rounded up by each request.
 _BLOCK = 16
 
@@ -25,6 +29,10 @@ class SGLang(Dialect):
         | {name: name for name in ("top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos")}
     )
 
+    priority = "priority"
+    priority_flag = "--enable-priority-scheduling"
+    exact = True
+
     async def offered(self, upstream: Upstream, model: Mapping[str, Any]) -> Offered:
         info = await _server_info(upstream)
         states = [state for state in info.get("internal_states") or () if isinstance(state, dict)]
@@ -36,12 +44,30 @@ class SGLang(Dialect):
             slots=sum(s for s in slots if s) or info.get("max_running_requests"),
             context=model.get("max_model_len") or info.get("context_length"),
             version=str(info.get("version", "")),
+            priority=_priority(info),
         )
 
     async def gauges(self, upstream: Upstream) -> Gauges:
-        samples = Samples(await page(upstream, "/metrics"), (_USED, _RUNNING))
-        used, running = samples.highest(_USED), samples.total(_RUNNING)
-        return Gauges(used, None if running is None else int(running))
+        names = (_USED, _RUNNING, _WAITING, _PREEMPTED)
+        samples = Samples(await page(upstream, "/metrics"), names)
+        return Gauges(
+            used=samples.highest(_USED),
+            running=_of_all(samples, _RUNNING),
+            waiting=_of_all(samples, _WAITING),
+            preempted=whole(samples.total(_PREEMPTED)),
+        )
+
+
+def _of_all(samples: Samples, name: str) -> int | None:
+    """A count over all priorities: with priority scheduling each priority has a sample beside the sum."""
+    sums = [value for labels, value in samples[name] if not labels.get("priority")]
+    return int(sum(sums)) if sums else whole(samples.total(name))
+
+
+def _priority(info: Mapping[str, Any]) -> int:
+    if not info.get("enable_priority_scheduling"):
+        return 0
+    return -1 if info.get("schedule_low_priority_values_first") else 1
 
 
 async def _server_info(upstream: Upstream) -> Mapping[str, Any]:

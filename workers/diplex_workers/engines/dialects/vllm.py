@@ -1,8 +1,9 @@
 """vLLM: Prometheus gauges, its cache's size as labels, a tokenizer, and token ids in the stream.
 
-Names from vLLM's own sources: v1/metrics/loggers.py (gauges), v1/core/block_pool.py (one block is a
-placeholder and holds nothing), entrypoints/serve/tokenize/protocol.py, and `return_token_ids` in
-entrypoints/openai (0.10.2 and later; older ones leave it unheeded).
+Names from vLLM's own sources: v1/metrics/loggers.py (gauges and counters), v1/core/block_pool.py (one block
+is a placeholder and holds nothing), entrypoints/serve/tokenize/protocol.py, and in entrypoints/openai
+`return_token_ids` (0.10.2 and later; older ones leave it unheeded) and `priority` (lower is sooner; any but 0
+is an error unless the server goes by priorities, and nothing over HTTP tells whether it does).
 """
 
 import json
@@ -13,13 +14,14 @@ from typing import Any, ClassVar
 from diplex.v1 import generation_pb2 as pb
 from diplex.wire.status import Problem
 from diplex_core.words import Tokens
-from diplex_workers.engines.dialects.dialect import STANDARD, Dialect, Gauges, Offered, page
+from diplex_workers.engines.dialects.dialect import STANDARD, Dialect, Gauges, Offered, page, whole
 from diplex_workers.engines.dialects.prometheus import Samples
 from diplex_workers.engines.openai_http import Upstream
 
 _CACHE = "vllm:cache_config_info"
 _USED = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")  # a share, 0 to 1; the second until 0.9
-_RUNNING = "vllm:num_requests_running"
+_RUNNING, _WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
+_PREEMPTED = "vllm:num_preemptions_total"
 
 
 class Vllm(Dialect):
@@ -32,6 +34,10 @@ class Vllm(Dialect):
     extra: ClassVar[Mapping[str, Any]] = MappingProxyType({"return_token_ids": True})
     # The template still shows the tools; what the model says of them stays text, as diplex carries it.
     with_tools: ClassVar[Mapping[str, Any]] = MappingProxyType({"tool_choice": "none"})
+    priority = "priority"
+    sooner = -1
+    priority_flag = "--scheduling-policy priority"
+    exact = True
 
     async def offered(self, upstream: Upstream, model: Mapping[str, Any]) -> Offered:
         samples = Samples(await page(upstream, "/metrics"), (_CACHE,))
@@ -46,10 +52,14 @@ class Vllm(Dialect):
         )
 
     async def gauges(self, upstream: Upstream) -> Gauges:
-        samples = Samples(await page(upstream, "/metrics"), (*_USED, _RUNNING))
+        samples = Samples(await page(upstream, "/metrics"), (*_USED, _RUNNING, _WAITING, _PREEMPTED))
         used = [value for name in _USED for _, value in samples[name]]
-        running = samples.total(_RUNNING)
-        return Gauges(sum(used) / len(used) if used else None, None if running is None else int(running))
+        return Gauges(
+            used=sum(used) / len(used) if used else None,
+            running=whole(samples.total(_RUNNING)),
+            waiting=whole(samples.total(_WAITING)),
+            preempted=whole(samples.total(_PREEMPTED)),
+        )
 
     async def count(self, upstream: Upstream, model: str, prompt: pb.Prompt) -> Tokens | None:
         body: dict[str, Any] = {"model": model}

@@ -75,5 +75,5 @@ def test_every_status_has_a_code_a_reason_and_a_message(status):
 
 
 def test_every_dialect_is_found_under_its_own_name():
-    assert set(DIALECTS) == {"openai", "vllm", "sglang", "trtllm", "llamacpp"}
+    assert set(DIALECTS) == {"openai", "vllm", "sglang", "trtllm", "llamacpp", "triton"}
     assert all(dialect.api == name for name, dialect in DIALECTS.items())
