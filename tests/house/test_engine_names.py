@@ -35,6 +35,7 @@ SCOPE = (
 OURS = {
     *("engines/engine.py", "engines/sim.py", "engines/runs.py", "engines/names.py"),
     *("engines/introspection.py", "engines/sse.py", "dialects/prometheus.py"),
+    *("engines/attached.py", "engines/judge.py", "engines/pulse.py"),
 }
 # Libraries, not engines: their own types and tests hold their names.
 LIBRARIES = (
@@ -49,7 +50,7 @@ LIBRARIES = (
 PREFIXES = r"CUDA|NCCL|VLLM|TRTLLM|TLLM|SGLANG|LLAMA|HF|OMPI|NVIDIA|NVML|TORCH|UCX|LD|OMP"
 SHAPES = {
     "flag": re.compile(r"(?<![\w-])--[a-z][\w-]+"),
-    "metric": re.compile(r"\b(?:vllm|sglang|llamacpp):\w+|\btrtllm_\w+"),
+    "metric": re.compile(r"\b(?:vllm|sglang|llamacpp):\w+|\b(?:trtllm|nv_trt_llm)_\w+"),
     "endpoint": re.compile(r"(?<![\w./:{}*)])/[a-z][\w-]*(?:/[a-z][\w-]*)*(?![\w/.*])"),
     "env": re.compile(rf"\b(?:{PREFIXES})_[A-Z][A-Z0-9_]*\b"),
 }

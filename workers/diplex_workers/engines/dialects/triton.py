@@ -16,7 +16,7 @@ from diplex_workers.engines.openai_http import Upstream
 
 _BLOCKS, _BLOCKS_BY = "nv_trt_llm_kv_cache_block_metrics", "kv_cache_block_type"
 _REQUESTS, _REQUESTS_BY = "nv_trt_llm_request_metrics", "request_type"
-_USED = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+_USED = "vllm:gpu_cache_usage_perc"
 _RUNNING, _WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
 _PREEMPTED = "vllm:num_preemptions_total"
 
@@ -54,9 +54,8 @@ class Triton(Dialect):
                 running=whole(_of(samples, _REQUESTS, _REQUESTS_BY, "scheduled")),
                 waiting=whole(_of(samples, _REQUESTS, _REQUESTS_BY, "waiting")),
             )
-        shares = [value for name in _USED for _, value in samples[name]]
         return Gauges(
-            used=sum(shares) / len(shares) if shares else None,
+            used=samples.highest(_USED),
             running=whole(samples.total(_RUNNING)),
             waiting=whole(samples.total(_WAITING)),
             preempted=whole(samples.total(_PREEMPTED)),
@@ -68,5 +67,5 @@ def _of(samples: Samples, name: str, label: str, value: str) -> float | None:
 
 
 async def _samples(upstream: Upstream) -> Samples:
-    names = (_BLOCKS, _REQUESTS, *_USED, _RUNNING, _WAITING, _PREEMPTED)
+    names = (_BLOCKS, _REQUESTS, _USED, _RUNNING, _WAITING, _PREEMPTED)
     return Samples(await page(upstream, "/metrics"), names)
