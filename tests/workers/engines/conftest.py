@@ -50,10 +50,6 @@ class Listener:
         self.reading.append(claim)
         self._news.set()
 
-    def kept(self, event: BlockEvent) -> None:
-        self.kept_events.append(event)
-        self._news.set()
-
     def _hear(self, *news: Facts | str | Output) -> None:
         self.said.extend(news)
         self._news.set()
