@@ -25,6 +25,7 @@ EVENT = b"data: "
 _SYLLABLES = ("an", "ber", "co", "den", "es", "for", "ing", "ment", "per", "re", "sta", "tion")
 _WORDS = tuple(first + second for first in _SYLLABLES for second in _SYLLABLES)
 _SOME_TEXT = re.compile(rb'"content": ?"[^"]')
+_TAIL = 16  # bytes of the last piece that are looked at again: what is looked for may be cut anywhere
 _LENGTH = re.compile(rb"content-length: ?(\d+)", re.IGNORECASE)
 _SETTLE = 60.0  # seconds that all streams of a group have to get their first token
 
@@ -192,10 +193,10 @@ class Stream(asyncio.Protocol):
         self._last = now
         group.tokens += tokens
         group.events += events
-        self._tail = data[-5:]
+        self._tail = looked[-_TAIL:]
         if group.keep_last:
             group.last = (group.last + data)[-600:]
-        if data.endswith(b"0\r\n\r\n"):
+        if looked.endswith(b"0\r\n\r\n"):
             self._ended(now)
 
     def _whole(self, data: bytes, now: float) -> None:
