@@ -6,6 +6,7 @@ asked. So the size of requests with a promise is remembered for a while, and a t
 token leaves room for one more of them on each worker that both may use (the filter `leaves_room`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -53,6 +54,7 @@ class Demand:
 
     def __init__(self) -> None:
         self._wanted: dict[tuple[str, str], Wanted] = {}
+        self._above: dict[int, list[Wanted]] = {}  # of these, by a priority those of higher ones
 
     def asked(self, wish: Wish, tokens: Tokens, now: Seconds) -> None:
         """A request came, which will use so many tokens in all."""
@@ -62,6 +64,7 @@ class Demand:
         wanted = self._wanted.get(key)
         if wanted is None or wanted.tier is not wish.tier:
             self._wanted[key] = Wanted(wish.tier, wish.model, wish.prompt, tokens, now)
+            self._above.clear()
             return
         wanted.prompt += _MEMORY * (wish.prompt - wanted.prompt)
         wanted.tokens += _MEMORY * (tokens - wanted.tokens)
@@ -78,10 +81,13 @@ class Demand:
             if ttft is not None and wish.ttft_target is not None and ttft > wish.ttft_target:
                 wanted.late_at = wish.now
 
-    def above(self, priority: int, now: Seconds) -> list[Wanted]:
+    def above(self, priority: int, now: Seconds) -> Sequence[Wanted]:
         """What came of late for tiers of a higher priority."""
-        return [
-            wanted
-            for wanted in self._wanted.values()
-            if wanted.tier.priority > priority and now - wanted.at < _OF_LATE
-        ]
+        above = self._above.get(priority)
+        if above is None:
+            wanted = self._wanted.values()
+            above = self._above[priority] = [one for one in wanted if one.tier.priority > priority]
+        for one in above:
+            if now - one.at >= _OF_LATE:
+                return [one for one in above if now - one.at < _OF_LATE]
+        return above

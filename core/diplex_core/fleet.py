@@ -134,6 +134,21 @@ class Worker:
         outlook = self._outlook(wish)
         return self.guests.harmed(outlook.reading, priority, wish.now) if outlook is not None else 0
 
+    def keeps(self, wish: Wish) -> bool:
+        """Whether, as far as anybody knows, its promises will be kept here, and those made to its neighbours
+        of its own tier and higher ones; not on a worker that has just refused it."""
+        if self.name == wish.avoid:
+            return False
+        outlook = self._outlook(wish)
+        if outlook is None:
+            return True
+        target, tpot, now = wish.ttft_target, wish.promise.tpot_p95, wish.now
+        return (
+            (target is None or now - wish.arrived + outlook.ttft <= target)
+            and (tpot is None or outlook.tpot <= tpot)
+            and not self.guests.harmed(outlook.reading, wish.tier.priority, now)
+        )
+
     def slots_for_others(self, wish: Wish) -> Slots:
         """Sequence slots that it has to leave free for the next request of a higher tier."""
         if self.facts.capacity_slots < _SMALL:

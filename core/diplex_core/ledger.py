@@ -175,19 +175,18 @@ class PoolLedger:
     @property
     def open_blocks(self) -> Blocks:
         """Blocks that a newcomer may be promised: those who wait to grow come first."""
-        free = self.blocks.free - self.wanted
+        blocks = self.blocks
+        held = blocks.reserved + blocks.pinned + blocks.reclaiming + blocks.guard + blocks.stray + blocks.foreign
+        free = blocks.capacity - held - self.wanted
         return free if free > 0 else 0
 
     @property
     def room(self) -> float:
         """The share of the pool that is open to newcomers, on the scarcer of blocks and slots."""
-        blocks, slots = self.blocks, self.slots
-        if not blocks.capacity or not slots.capacity:
+        slots, free_blocks, free_slots = self.slots, self.open_blocks, self.slots.free
+        if not free_blocks or not free_slots:
             return 0.0
-        free_blocks, free_slots = blocks.free - self.wanted, slots.free
-        if free_blocks <= 0 or not free_slots:
-            return 0.0
-        of_blocks, of_slots = free_blocks / blocks.capacity, free_slots / slots.capacity
+        of_blocks, of_slots = free_blocks / self.blocks.capacity, free_slots / slots.capacity
         return of_blocks if of_blocks < of_slots else of_slots
 
     @property

@@ -39,8 +39,8 @@ class Histogram:
         self._quantiles: dict[tuple[float, int], Tokens | None] = {}  # by quantile and bucket
         self._fresh_until = 0.0
 
-    def add(self, tokens: Tokens) -> None:
-        """An answer came to so many tokens."""
+    def add(self, tokens: Tokens) -> bool:
+        """An answer came to so many tokens. True: quantiles are others by now."""
         at, counts = _bucket(tokens), self._counts
         if at >= len(counts):
             counts.extend([0.0] * (at + 1 - len(counts)))
@@ -49,9 +49,10 @@ class Histogram:
         if self.total > _MOST:
             self._counts = array("d", (count / 2 for count in counts))
             self.total = sum(self._counts)
-            self._quantiles.clear()
-        elif self._quantiles and self.total >= self._fresh_until:
-            self._quantiles.clear()
+        elif not self._quantiles or self.total < self._fresh_until:
+            return False
+        self._quantiles.clear()
+        return True
 
     def quantile(self, q: float, *, beyond: Tokens = 0) -> Tokens | None:
         """The length that a share `q` of the answers longer than `beyond` does not exceed, within 2 %;
@@ -91,17 +92,20 @@ class Lengths:
     def __init__(self) -> None:
         self._own: dict[tuple[str, str, str], Histogram] = {}
         self._all: dict[tuple[str, str], Histogram] = {}
+        self._known: dict[tuple[str, str, str, float], Tokens | None] = {}  # quantiles of whole lengths
 
     def saw(self, tenant: str, tier: str, model: str, tokens: Tokens) -> None:
         """An answer ended with so many tokens, those of its earlier attempts included."""
         own = self._own.get((tenant, tier, model))
         if own is None:
             own = self._own[tenant, tier, model] = Histogram()
+            self._known.clear()
         of_all = self._all.get((tier, model))
         if of_all is None:
             of_all = self._all[tier, model] = Histogram()
-        own.add(tokens)
-        of_all.add(tokens)
+        changed = own.add(tokens)
+        if of_all.add(tokens) or changed:
+            self._known.clear()
 
     def quantile(self, tenant: str, tier: str, model: str, q: float, *, beyond: Tokens = 0) -> Tokens | None:
         """The whole length that a share `q` of such answers does not exceed; `None`: nobody knows.
@@ -109,8 +113,13 @@ class Lengths:
         Args:
             beyond: tokens that it already has: it is compared with those alone that grew longer.
         """
+        key = tenant, tier, model, q
+        if not beyond and key in self._known:
+            return self._known[key]
         own = self._own.get((tenant, tier, model))
         found = own.quantile(q, beyond=beyond) if own is not None else None
         if found is None and (of_all := self._all.get((tier, model))) is not None:
             found = of_all.quantile(q, beyond=beyond)
+        if not beyond:
+            self._known[key] = found
         return found

@@ -76,8 +76,10 @@ class Past:
 
     def note(self, explanation: Explanation) -> None:
         by_id, request_id = self._by_id, explanation.request_id
-        if (older := by_id.pop(request_id, None)) is not None:
+        older = by_id.get(request_id)
+        if older is not None:
             self._words -= len(older.words)
+            by_id.move_to_end(request_id)
         by_id[request_id] = explanation
         self._words += len(explanation.words)
         while len(by_id) > REMEMBERED or (self._words > MOST_WORDS and len(by_id) > 1):

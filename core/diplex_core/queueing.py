@@ -181,7 +181,7 @@ class Queueing:
         waiting.leave(claim.lease_id)
         waiting.counters.granted(claim.lease_id, tenant, wish.prompt, output)
         waiting.recount(tenant.name)
-        if self._back.pop(claim.lease_id, None) is not None:
+        if self._back and self._back.pop(claim.lease_id, None) is not None:
             self._drain_of(wish.queue).kept_its_word()
         self.shares.granted(wish.tier.name, work.tokens, now)
         self.quotas.holds(claim, tenant.name, need.blocks)
@@ -271,6 +271,8 @@ class Queueing:
     def takes_what_is_kept(self, wish: Wish, pool: PoolView, need: Need, now: Seconds) -> bool:
         """Whether a new request would take the room of one that was told to come back about now. Where its
         queue is patient that matters not: there is a place in it."""
+        if not len(self.appointments):
+            return False
         ahead = patience(wish)
         if ahead == inf or wish.lease_id in self._back:
             return False

@@ -210,14 +210,17 @@ class Serving(Books):
             raise LookupError(f"{lease} waits without an ask")
         wish = self._seen(lease, lease.wish, now)
         choice = self._place(wish, tried_at)
-        affordable = self._affordable(wish, choice, now)
-        if isinstance(affordable, Refusal):
-            self._remember(lease, wish, choice, now, affordable)
-            self._refuse(lease.key, lease, affordable, now, wish)
-            return Fate.DONE
-        choice = affordable
-        refusal = None if choice.picked is not None or choice.able else self._hopeless(wish, now)
-        refusal = refusal or self._turned_away(wish, choice)
+        refusal: Refusal | None = None
+        if wish.tenant.max_concurrent_blocks is not None:
+            affordable = self._affordable(wish, choice, now)
+            if isinstance(affordable, Refusal):
+                refusal = affordable
+            else:
+                choice = affordable
+        if refusal is None:
+            if choice.picked is None and not choice.able:
+                refusal = self._hopeless(wish, now)
+            refusal = refusal or self._turned_away(wish, choice)
         if refusal is not None:
             self._remember(lease, wish, choice, now, refusal)
             self._refuse(lease.key, lease, refusal, now, wish)
@@ -231,7 +234,8 @@ class Serving(Books):
                 self._make_way(wish)
             return Fate.WAITS
         need = need_on(wish, choice.picked)
-        if self.rules.enforce_limits and not self.queueing.quotas.room(wish.tenant, need.blocks):
+        bounded = self.rules.enforce_limits and wish.tenant.max_concurrent_blocks is not None
+        if bounded and not self.queueing.quotas.room(wish.tenant, need.blocks):
             return self._put_aside(lease, wish, choice, now)
         if self.queueing.takes_what_is_kept(wish, choice.picked, need, now):
             return Fate.YIELDS
@@ -292,10 +296,10 @@ class Serving(Books):
         Args:
             book: it is told to come back, and is waited for.
         """
-        late = None
-        if wish.tier.when_late is WhenLate.REJECT:
-            late = late_by(wish, choice, self.queueing.before(wish, wish.now))
-        if late is None or wish.ttft_target is None or wish.produced:
+        if wish.tier.when_late is not WhenLate.REJECT or wish.ttft_target is None or wish.produced:
+            return None
+        late = late_by(wish, choice, self.queueing.before(wish, wish.now))
+        if late is None:
             return None
         target = wish.ttft_target
         message = (
@@ -325,8 +329,7 @@ class Serving(Books):
     ) -> None:
         picked = choice.picked.name if choice.picked is not None else ""
         outcome, reason = _outcome(picked, refusal)
-        request_id = lease.ask.request_id if lease.ask is not None else ""
-        self.past.note(Explanation(request_id, now, outcome, wish, picked, reason, choice.words))
+        self.past.note(Explanation(wish.request_id, now, outcome, wish, picked, reason, choice.words))
 
     def _grant(self, lease: Lease, wish: Wish, worker: Worker, need: Need, now: Seconds) -> None:
         if lease.key is None or lease.ask is None:
@@ -389,11 +392,11 @@ class Serving(Books):
 
 def runs_out(lease: Lease) -> Seconds | None:
     """When a waiting lease has waited for as long as its client or its tier would have it; `None`: never."""
-    most = lease.wish.tier.max_queue if lease.wish is not None else None
-    ends = [] if lease.deadline is None else [lease.deadline]
-    if most is not None:
-        ends.append(lease.arrived + most)
-    return min(ends, default=None)
+    most, deadline = lease.wish.tier.max_queue if lease.wish is not None else None, lease.deadline
+    if most is None:
+        return deadline
+    ends = lease.arrived + most
+    return ends if deadline is None or ends < deadline else deadline
 
 
 def _outcome(picked: str, refusal: Refusal | None) -> tuple[Outcome, str]:

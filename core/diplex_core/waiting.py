@@ -372,8 +372,9 @@ class WaitingRoom:
 
     def recount(self, tenant: str) -> None:
         """Its counter has changed: its lines stand elsewhere."""
-        for queue in self._queues_of.get(tenant, {}).values():
-            queue.recount(tenant, self.counters.of(tenant))
+        if tenant in self._queues_of:
+            for queue in self._queues_of[tenant].values():
+                queue.recount(tenant, self.counters.of(tenant))
 
     def standing(self, lease_id: int) -> tuple[int, int]:
         """About how many come before it, and how many wait in its queue, itself included."""

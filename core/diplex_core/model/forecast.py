@@ -194,12 +194,12 @@ def _between(to_read: Tokens, chunk: Tokens, beside: Seconds, own: Seconds) -> S
         beside: a step of those that speak meanwhile.
         own: one of the prompt alone, once it is read.
     """
-    return (ceil(to_read / chunk) - 1) * beside + (beside if beside > own else own)
+    return (to_read - 1) // chunk * beside + (beside if beside > own else own)
 
 
 def _alike(context: float) -> int:
     """A context that is as good as the true one."""
-    return _ALIKE * round(context / _ALIKE)
+    return (int(context) + _ALIKE // 2) // _ALIKE * _ALIKE
 
 
 def times_of(facts: WorkerFacts) -> StepTimes:

@@ -18,7 +18,7 @@ from itertools import chain
 from typing import Protocol, TypeAlias
 
 from diplex_core.events import WorkerFacts
-from diplex_core.placement.rules import PoolView
+from diplex_core.placement.rules import PoolView, Score, Wish
 from diplex_core.prefixes import Leading, Prefixes
 from diplex_core.value import value
 from diplex_core.words import BlockHash, Blocks, Seconds, Slots, Tier, Tokens
@@ -45,6 +45,9 @@ class Member(PoolView, Protocol):
         """Its bit among the holders of prefix blocks."""
 
     def gone(self, now: Seconds) -> bool: ...
+    def keeps(self, wish: Wish) -> bool:
+        """Whether, as far as anybody knows, its promises will be kept here, and those made to its neighbours
+        of its own tier and higher ones; not on a worker that has just refused it."""
 
 
 class Order:
@@ -256,6 +259,7 @@ class Kind:
     largest: Member
     facts: WorkerFacts
     most: float
+    scores: Sequence[Score]  # that come to this
 
 
 @value

@@ -7,7 +7,17 @@ from typing import Final, NamedTuple, TypeAlias
 
 from diplex_core.placement import filters, scorers
 from diplex_core.placement.book import OWN, Book
-from diplex_core.placement.rules import Candidate, Filter, NoScore, Picker, PoolView, Score, Scorer, Wish
+from diplex_core.placement.rules import (
+    SCORERS,
+    Candidate,
+    Filter,
+    NoScore,
+    Picker,
+    PoolView,
+    Score,
+    Scorer,
+    Wish,
+)
 from diplex_core.value import value
 from diplex_core.words import Seconds, Tier
 
@@ -108,6 +118,7 @@ class TierRules:
     of_prefix: float  # weights again; 0.0: switched off
     of_room: float
     picker: Picker | None  # `None`: the best is picked
+    plain: bool  # none of its scorers is another package's
 
     def look(self, wish: Wish, pool: PoolView) -> Look:
         """What all scorers say of a pool that no filter objects to."""
@@ -118,13 +129,23 @@ class TierRules:
             total += weight * score
         return Look(pool.name, "", "", self, scores, total, pool.ttft(wish), pool.tpot(wish))
 
-    def most(self, wish: Wish, pool: PoolView) -> float:
-        """What a pool's total comes to at most, but for resident prefix and room."""
-        total = 0.0
+    def praise(self, wish: Wish, pool: PoolView, scores: Sequence[Score], total: float) -> Look:
+        """The same of one that keeps every promise, by what `best` said of its kind."""
+        if self.of_room:
+            room = pool.ledger.room
+            scores, total = (*scores, room), total + self.of_room * room
+        return Look(pool.name, "", "", self, scores, total, pool.ttft(wish), pool.tpot(wish))
+
+    def best(self, wish: Wish, pool: PoolView) -> tuple[Sequence[Score], float]:
+        """What its scorers say at most of a pool where nothing of the prompt is resident, but for its room,
+        and what that comes to."""
+        scores, total = [], 0.0
         for name, (scorer, weight) in zip(self.weights, self.weighed, strict=True):
-            if name not in ("prefix", "room"):
-                total += weight * (scorer(wish, pool) if name == "preferred_pattern" else 1.0)
-        return total
+            if name != "room":
+                known = name in _KNOWN
+                scores.append((0.0 if name == "prefix" else scorer(wish, pool)) if known else 1.0)
+                total += weight * scores[-1]
+        return scores, total
 
 
 class Placement:
@@ -223,5 +244,6 @@ class Placement:
                 weights.get("prefix", 0.0),
                 weights.get("room", 0.0),
                 None if tier.picker == "best" else self.book.pickers[tier.picker],
+                all(SCORERS.get(name) is self.book.scorers[name] for name in weights),
             )
         return known

@@ -63,7 +63,10 @@ def allowed_kinds(placement: Placement, wish: Wish, index: Index) -> Sequence[Ki
         groups = index.groups(packages)
         allowed = [g for g in groups if not any(rule(wish, g.largest) for rule in placement.by_rule)]
         rules = placement.rules_of(wish.tier)
-        found = [Kind(g, g.largest, g.largest.facts, rules.most(wish, g.largest)) for g in allowed]
+        found = []
+        for group in allowed:
+            scores, most = rules.best(wish, group.largest)
+            found.append(Kind(group, group.largest, group.largest.facts, most, scores))
         known = index.allowed[what] = wish.tier, found
     return known[1]
 
@@ -139,15 +142,15 @@ class _Search:
                 figure, who = entries[0]
                 bound = kind.most - rules.of_room * figure, -who
                 if bound > highest:
-                    highest, at, needed = bound, kind.group, blocks
+                    highest, at, needed = bound, kind, blocks
         if at is None:
             return False
-        self.begun, member = at, at.members[-highest[1]]
+        self.begun, member = at.group, at.group.members[-highest[1]]
         if not wish.stated:
             needed = held_from_the_start(wish, member.facts)
         if not _has_room(wish, needed, self.slots_on(member), member):
             return False
-        self.look(member)
+        self.look(member, at)
         return self.key >= highest
 
     def slots_on(self, member: Member) -> Slots:
@@ -264,15 +267,23 @@ class _Search:
                 if objection is not None:
                     self.looks.append(objection)
 
-    def look(self, member: Member) -> None:
-        """Hear the tier's own filters on a worker that has room, then all scorers."""
+    def look(self, member: Member, kind: Kind | None = None) -> None:
+        """Hear the tier's own filters on a worker that has room, then all scorers.
+
+        Args:
+            kind: its own. Where it keeps all promises, and nothing of the prompt is resident, they say of it
+                what they say at most of one of that kind, and of its room.
+        """
         wish, rules = self.wish, self.rules
         self.seen.add(member.order)
         for name, rule in rules.own:
             if word := rule(wish, member):
                 self.looks.append(Look(member.name, name, word, rules))
                 return
-        look = rules.look(wish, member)
+        if kind is not None and rules.plain and not wish.block_hashes and member.keeps(wish):
+            look = rules.praise(wish, member, kind.scores, kind.most)
+        else:
+            look = rules.look(wish, member)
         self.looks.append(look)
         if rules.picker is not None:
             self.able.append((member.order, Candidate(member, look.total)))
