@@ -176,7 +176,9 @@ class PoolLedger:
     def open_blocks(self) -> Blocks:
         """Blocks that a newcomer may be promised: those who wait to grow come first."""
         blocks = self.blocks
-        held = blocks.reserved + blocks.pinned + blocks.reclaiming + blocks.guard + blocks.stray + blocks.foreign
+        held = (
+            blocks.reserved + blocks.pinned + blocks.reclaiming + blocks.guard + blocks.stray + blocks.foreign
+        )
         free = blocks.capacity - held - self.wanted
         return free if free > 0 else 0
 

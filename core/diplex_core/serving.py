@@ -24,7 +24,7 @@ from diplex_core.past import Explanation, Outcome
 from diplex_core.placement.index import Member
 from diplex_core.placement.place import Choice
 from diplex_core.placement.rules import Need, Wish, need_on, whole
-from diplex_core.placement.search import allowed_kinds, kinds_for, search
+from diplex_core.placement.search import allowed_kinds, kinds_for, opened_in_vain, search
 from diplex_core.queueing import LEAST_WAIT
 from diplex_core.waiting import Place, Queue, QueueKey
 from diplex_core.words import Blocks, Rules, Seconds, Tokens, WhenLate
@@ -91,6 +91,8 @@ class Serving(Books):
 
     def _serve_queue(self, queue: Queue, owed: bool, anew: bool, now: Seconds) -> None:
         """Place heads until one finds no room; a worker is kept for that one, and those behind may pass."""
+        if anew:
+            queue.forget_tries()
         while (head := queue.head(now)) is not None:
             # It may have been tried before when it was not the head.
             anew_or_first = anew or queue.reserves != head.lease_id or head.lease_id not in queue.tried
@@ -105,10 +107,12 @@ class Serving(Books):
     def _backfill(self, queue: Queue, head: Place, anew: bool, now: Seconds) -> None:
         """Let those behind a head pass that find room and put nobody off. Where one finds none, one that asks
         for no less fares no better: so the least of them is tried next, and if that fails nobody passes."""
-        least = head.tokens
-        smaller = [place for place in queue.first(BEHIND + 1, now)[1:] if place.tokens < least]
-        if smaller:
-            least = min(least, self._most_room(head) + 1)
+        smaller = [place for place in queue.first(BEHIND + 1, now)[1:] if place.tokens < head.tokens]
+        if not smaller:
+            return
+        if not anew and self._is_in_vain(queue, min(smaller, key=_size), now):
+            return
+        least = min(head.tokens, self._most_room(head) + 1)
         for place in smaller:
             if place.tokens >= least or place.lease_id not in self.waiting:
                 continue
@@ -141,14 +145,30 @@ class Serving(Books):
     def _try(self, queue: Queue, place: Place, anew: bool, now: Seconds) -> "Fate":
         """Try to serve one of those that wait: where something opened since it was tried in vain."""
         opened = self._index.opened
-        known = None if anew else queue.tried.get(place.lease_id)
-        if known is not None and (known == opened or not self._index.room_since(known)):
-            queue.tried[place.lease_id] = opened
+        if not anew and self._is_in_vain(queue, place, now):
             return Fate.WAITS  # one that is late by now is found out on the next tick
-        fate = self._serve(self.leases.get(place.lease_id), now, known)
+        tried_at = None if anew else queue.tried.get(place.lease_id)
+        fate = self._serve(self.leases.get(place.lease_id), now, tried_at)
         if fate is Fate.WAITS:
-            queue.tried[place.lease_id] = opened
+            queue.tries(place, opened)
         return fate
+
+    def _is_in_vain(self, queue: Queue, place: Place, now: Seconds) -> bool:
+        """Whether it, or one that needs no more, found no room a moment ago, and finds none where something
+        opened since."""
+        since = queue.tried_in_vain(place)
+        if since is None:
+            return False
+        in_vain = since == self._index.opened or not self._index.room_since(since)
+        if not in_vain:
+            lease = self.leases.get(place.lease_id)
+            if lease is None or lease.wish is None:
+                return False
+            wish = self._seen(lease, lease.wish, now)
+            in_vain = opened_in_vain(self._placement, wish, self._index, since)
+        if in_vain and since == queue.tried.get(place.lease_id):
+            queue.tries(place, self._index.opened)
+        return in_vain
 
     def _keep_for(self, queue: Queue, head: Place, now: Seconds) -> None:
         """No worker is kept any longer for one that was the queue's head before."""

@@ -153,7 +153,7 @@ class Queue:
 
     __slots__ = (
         *("_calm", "_len", "_pressed", "_pressing", "blocks", "key", "lines"),
-        *("priority", "reserves", "since", "tokens", "tried"),
+        *("_in_vain", "priority", "reserves", "since", "tokens", "tried"),
     )
 
     def __init__(self, key: QueueKey, priority: int) -> None:
@@ -161,6 +161,9 @@ class Queue:
         self.priority = priority
         self.lines: dict[str, Line] = {}
         self.tried: dict[int, int] = {}
+        self._in_vain: list[
+            tuple[Tokens, int]
+        ] = []  # of late: how large it was, and how often room had opened
         self.reserves = 0
         self.since: Seconds = 0.0
         self.tokens: Tokens = 0
@@ -227,6 +230,26 @@ class Queue:
         if before == 0:
             self._file(line)
         return self._served_before(line, before)
+
+    def tries(self, place: Place, opened: int) -> None:
+        """One of those that wait was tried on every worker and found no room, when it had opened so many
+        times."""
+        self.tried[place.lease_id] = opened
+        self._in_vain = [one for one in self._in_vain if one[0] < place.tokens]
+        self._in_vain.append((place.tokens, opened))
+
+    def tried_in_vain(self, place: Place) -> int | None:
+        """How many times room had opened when it, or one that needs no more, found none; `None`: it has not
+        been tried."""
+        known = self.tried.get(place.lease_id, -1)
+        for tokens, opened in self._in_vain:
+            if tokens <= place.tokens and opened > known:
+                known = opened
+        return known if known >= 0 else None
+
+    def forget_tries(self) -> None:
+        """Time has passed: what found no room may find some."""
+        self._in_vain.clear()
 
     def standing(self, tenant: str, place: Place) -> int:
         """About how many come before it."""

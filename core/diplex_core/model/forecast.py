@@ -10,7 +10,6 @@ It is the same model that the simulated engine runs on, read forwards: for one r
 """
 
 from functools import lru_cache
-from math import ceil
 from typing import Final, NamedTuple
 
 from diplex_core.events import WorkerFacts

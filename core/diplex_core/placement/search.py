@@ -37,6 +37,7 @@ _MANY: Final = 64
 """if no more than so many have it; else those that are looked at anyway will be among them."""
 _REMEMBERED: Final = 8
 """So many searches in vain are known for a moment, of requests that ask for more or less."""
+_HANDFUL: Final = 8
 _SOONER: Final = 8
 """So many more are looked at where the best that was seen is late, and another may not be."""
 
@@ -88,6 +89,26 @@ def kinds_for(placement: Placement, wish: Wish, index: Index) -> list[tuple[Kind
         first = needed if wish.expected is None else held_from_the_start(wish, facts)
         kinds.append((kind, first if first > least else least))
     return kinds
+
+
+def opened_in_vain(placement: Placement, wish: Wish, index: Index, since: int) -> bool:
+    """Whether all object on which something opened after so many times. False: one does not, or they are too
+    many to ask here."""
+    if index.opened - since > _HANDFUL:
+        return False
+    groups = [kind.group for kind in allowed_kinds(placement, wish, index)]
+    rules, of = placement.rules_of(wish.tier), index.of(wish.tenant.packages)
+    for who in index.since(since):
+        group = of.get(who)
+        if group is None or group not in groups or who not in group.rooms:
+            continue
+        member = group.members[who]
+        slots = wish.choices + (slots_for_others(wish, member) if rules.leaves_room else 0)
+        if not _has_room(wish, held_from_the_start(wish, member.facts), slots, member):
+            continue
+        if not any(rule(wish, member) for _, rule in rules.own):
+            return False
+    return True
 
 
 class _Search:
