@@ -154,9 +154,10 @@ class Serving(Books):
         return fate
 
     def _is_in_vain(self, queue: Queue, place: Place, now: Seconds) -> bool:
-        """Whether it, or one that needs no more, found no room a moment ago, and finds none where something
-        opened since."""
-        since = queue.tried_in_vain(place)
+        """Whether it, or of those behind the head one that needs no more, found no room a moment ago, and
+        finds none where something opened since."""
+        own = queue.tried.get(place.lease_id)
+        since = own if queue.head(now) is place else queue.tried_in_vain(place)
         if since is None:
             return False
         in_vain = since == self._index.opened or not self._index.room_since(since)
@@ -166,7 +167,7 @@ class Serving(Books):
                 return False
             wish = self._seen(lease, lease.wish, now)
             in_vain = opened_in_vain(self._placement, wish, self._index, since)
-        if in_vain and since == queue.tried.get(place.lease_id):
+        if in_vain and since == own:
             queue.tries(place, self._index.opened)
         return in_vain
 
