@@ -117,7 +117,7 @@ def placing_of(job: Job, package: Package) -> dict[str, Any]:
                 "this TensorRT-LLM cannot keep a tenant's prefix blocks apart (generate_async takes no "
                 "cache_salt). Mend: TensorRT-LLM 1.1 or newer, or tenants.….isolate_prefixes: false"
             )
-            raise Problem(StatusCode.FAILED_PRECONDITION, message, "NO_CACHE_SALT")
+            raise Problem(StatusCode.FAILED_PRECONDITION, message, "ENGINE_NO_SALT")
         words["cache_salt"] = f"{job.salt:016x}"
     if package.has_priority:
         words["priority"] = held / _RETENTION_MOST
