@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from diplex_core.config.faults import Fault, Path
-from diplex_core.config.values import EVERYWHERE, AttachConfig, Config, SimConfig, WorkerConfig
+from diplex_core.config.values import EVERYWHERE, AttachConfig, Config, SimConfig, TrtLlmConfig, WorkerConfig
 from diplex_core.model import chapter
 from diplex_core.model.steps import memory_of, step_times
 from diplex_core.words import Pattern, Reserve, Tier, WhenLate
@@ -63,7 +63,7 @@ def _serving(tier: Tier, config: Config) -> Iterator[WorkerConfig]:
 
 
 def _holds_in_full(worker: WorkerConfig) -> bool:
-    return isinstance(worker.engine, AttachConfig)
+    return isinstance(worker.engine, AttachConfig | TrtLlmConfig)
 
 
 def _of_worker(worker: WorkerConfig) -> Iterator[Fault]:
