@@ -35,7 +35,7 @@ SCOPE = (
 OURS = {
     *("engines/engine.py", "engines/sim.py", "engines/runs.py", "engines/names.py"),
     *("engines/introspection.py", "engines/sse.py", "dialects/prometheus.py"),
-    *("engines/attached.py", "engines/judge.py", "engines/pulse.py"),
+    *("engines/attached.py", "engines/judge.py", "engines/pulse.py", "engines/kv_events.py"),
 }
 # Libraries, not engines: their own types and tests hold their names.
 LIBRARIES = (

@@ -8,6 +8,7 @@ missing events come after all, in their order, or the engine lists everything th
     number due ──▶ taken over
     number below ──▶ a repeat: passed over
     number above ──▶ a hole: `problem`, until it is filled or a listing comes
+    lost ──▶ nobody says anything any more: `problem`, until the event that is due comes after all
     higher epoch ──▶ the engine began anew: known again from its first event on, or from a listing
     other block size ──▶ its blocks are not those that the pool is counted in: `problem`, until that is right
 """
@@ -32,6 +33,7 @@ class BlockEvent:
         block_tokens: tokens of each block that it names.
         stored, removed: as they are behind the event; no block is in both.
         listing: `stored` is all that it keeps; an engine that cleared its cache lists nothing.
+        lost: why nothing that it says can be believed until it speaks again, for people; then it is no event.
     """
 
     epoch: int
@@ -40,6 +42,7 @@ class BlockEvent:
     stored: tuple[BlockHash, ...] = ()
     removed: tuple[BlockHash, ...] = ()
     listing: bool = False
+    lost: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,9 @@ class Residency:
 
     def take(self, event: BlockEvent) -> Change:
         """Take an event in; answers what it changed."""
+        if event.lost:
+            self.problem = event.lost
+            return NOTHING
         if event.block_tokens != self._block_tokens:
             self.problem = (
                 f"its engine's blocks have {event.block_tokens} tokens, the pool's {self._block_tokens}"

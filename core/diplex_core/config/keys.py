@@ -20,6 +20,7 @@ SECRET_NAME: Final = Text(r"[A-Za-z_][A-Za-z0-9_]*", "ACME_KEY")
 HOST: Final = Text(r"[^\s/]+", "127.0.0.1")
 ADDRESS: Final = Text(r"[^\s/]+:[0-9]+", "10.0.0.7:7610")
 HTTP_URL: Final = Text(r"https?://\S+", '"http://127.0.0.1:8000"')
+ZMQ_URL: Final = Text(r"(tcp|ipc)://\S+", '"tcp://127.0.0.1:5557"')
 PORT: Final = Whole(1, 65535)
 ENV_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 PLACEMENTS: Final = ("plain", "pair", "mig", "mps", "mlopart")
@@ -130,6 +131,12 @@ ENGINE: Final = ByKind(
                     "It hangs, if no token comes for so long though it has work: above its longest prefill.",
                     Real(positive=True),
                 ),
+                "events_url": Key(
+                    "ZeroMQ address of its KV events (vLLM, SGLang); left out, prefix blocks are guessed.",
+                    ZMQ_URL,
+                ),
+                "replay_url": Key("ZeroMQ address where missing ones are asked for.", ZMQ_URL),
+                "events_topic": Key("What it publishes them under; left out, everything.", Text()),
                 "check_kv": Key(
                     "Whether it takes nothing new while what it says of its KV cache cannot be true.", Flag()
                 ),

@@ -80,6 +80,7 @@ class AttachConfig:
     Attributes:
         priorities: the tier's priority becomes the server's own.
         stall_s: without a token for so long, though it has work, it hangs.
+        events_url, replay_url, events_topic: where it publishes its KV events, and missing ones can be had.
         check_kv: out of service while its word on its KV cache cannot be true.
     """
 
@@ -94,6 +95,9 @@ class AttachConfig:
     priorities: bool | None = None
     stall_s: Seconds | None = None
     check_kv: bool | None = None
+    events_url: str | None = None
+    replay_url: str | None = None
+    events_topic: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,7 @@ class Stage:
         resume: pb.Resume | None = None,
         limit: int = 0,
         priority: int = 0,
+        salt: int = 0,
         **sampling: object,
     ) -> Job:
         """Count a prompt and submit it."""
@@ -134,6 +135,7 @@ class Stage:
             resume=resume,
             limit=limit,
             priority=priority,
+            salt=salt,
         )
         self.engine.submit(job)
         return job

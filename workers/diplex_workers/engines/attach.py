@@ -14,7 +14,8 @@ the order to stop.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from math import ceil
 from typing import Final, TypeAlias
 
@@ -29,10 +30,12 @@ from diplex_workers.engines.attached import AttachSettings, Server
 from diplex_workers.engines.dialects.dialect import Gauges, Offered
 from diplex_workers.engines.engine import Counted, Facts, Host, Job, ModelFacts, Output
 from diplex_workers.engines.judge import Judge, Look, Remarks
+from diplex_workers.engines.kv_events import KvEvents, needed
 from diplex_workers.engines.openai_http import UNREACHABLE, unavailable
 from diplex_workers.engines.openai_server import OpenAiServer
 from diplex_workers.engines.pulse import Pulse
 from diplex_workers.engines.runs import Run, Runs
+from diplex_workers.residency import BlockEvent
 
 __all__ = ["AttachEngine", "AttachSettings"]
 
@@ -46,6 +49,9 @@ _LOOK_FAILS: Final = 3
 _SIZES_EVERY: Final = 10
 # So many jobs in a row that it does not take, without a token of any other, and it counts as gone.
 _REFUSALS: Final = 5
+# So many answers that filled blocks, and nothing heard for so long: its KV events have stopped.
+_UNHEARD: Final = 3
+_EVENTS_SILENT: Final[Seconds] = 10.0
 # Between two looks while it is gone: doubled each time.
 _PAUSE_FIRST: Final[Seconds] = 0.1
 _PAUSE_LAST: Final[Seconds] = 2.0
@@ -89,6 +95,9 @@ class AttachEngine:
         self._pulse = Pulse()
         self._refusals = 0
         self._proof_due = False
+        self._events: KvEvents | None = None
+        self._events_at: Seconds = 0.0
+        self._unheard = 0  # answers since then that must have filled blocks
         # A stream broke: look at once whether the server is still there.
         self._doubt = asyncio.Event()
 
@@ -118,7 +127,8 @@ class AttachEngine:
                     continue
                 self._problem, pause = None, _PAUSE_FIRST
                 host.ready(self._facts)
-                gone = await self._until_gone(self._facts)
+                async with self._listening(self._facts):
+                    gone = await self._until_gone(self._facts)
                 self._problem, self._gauges = gone.message, Gauges()
                 self._runs.fail_all(gone)
                 host.unready(gone.message)
@@ -176,6 +186,7 @@ class AttachEngine:
             raise
         finally:
             self._pulse.ended(job.claim)
+            self._unheard += any(sent >= 2 * self._block for sent in run.sent)
         if prompt_tokens and not job.counted.exact:
             self._bound.learn(job.prompt, prompt_tokens)
 
@@ -200,6 +211,8 @@ class AttachEngine:
         await self._server.alive()
         if self._proof_due:
             await self._server.proved()
+        if self._settings.events:
+            needed()
         offered = await self._server.introduced()
         facts = self._facts_of(offered)
         self._priority = self._priority_of(offered)
@@ -223,6 +236,7 @@ class AttachEngine:
             context=settings.context or offered.context or self._unsaid("its context", "engine.context"),
             guard_blocks=blocks // 32 if settings.guard_blocks is None else settings.guard_blocks,
             can_resume=self._server.can_resume,
+            tells_prefixes=bool(self._settings.events),
         )
 
     def _priority_of(self, offered: Offered) -> int:
@@ -253,6 +267,7 @@ class AttachEngine:
             looks += 1
             self._gauges = await self._server.gauges()
             self._judge.saw(self._compared(facts))
+            self._miss_events()
             if (sick := self._sick()) is not None:
                 self._proof_due = True
                 return sick
@@ -277,6 +292,50 @@ class AttachEngine:
                 missed += 1
                 if missed == _LOOK_FAILS or problem.reason == UNREACHABLE:
                     return problem
+
+    # Its KV events.
+
+    @asynccontextmanager
+    async def _listening(self, facts: Facts) -> AsyncIterator[None]:
+        settings = self._settings
+        if not settings.events:
+            yield
+            return
+        self._events = KvEvents(
+            settings.events,
+            settings.replay,
+            settings.events_topic,
+            model=settings.model,
+            block_tokens=facts.block_tokens,
+            epoch=0 if self._events is None else self._events.epoch + 1,
+            told=self._heard_of_blocks,
+        )
+        self._unheard, self._events_at = 0, _now()
+        listening = asyncio.create_task(self._events.listen(), name="KV events")
+        try:
+            yield
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    def _heard_of_blocks(self, event: BlockEvent) -> None:
+        assert self._host is not None
+        if not event.lost:
+            self._unheard, self._events_at = 0, _now()
+        self._host.kept(event)
+
+    def _miss_events(self) -> None:
+        """Blocks were filled, and no event told of any: so the publisher is dead, whatever its line says."""
+        silent = _now() - self._events_at
+        if self._events is not None and self._unheard >= _UNHEARD and silent > _EVENTS_SILENT:
+            answers, self._unheard = self._unheard, 0
+            self._events.lost(
+                f"no KV event of its engine in {silent:.0f} s, though {answers} answers filled blocks"
+            )
+
+    @property
+    def _block(self) -> Tokens:
+        return self._facts.block_tokens if self._facts is not None else _BLOCK
 
     @property
     def _working(self) -> list[Run]:

@@ -16,6 +16,7 @@ from diplex.wire.status import Problem
 from diplex_core.words import EndReason, Tokens
 from diplex_workers.engines.dialects.dialect import Dialect
 from diplex_workers.engines.engine import Job, Output
+from diplex_workers.engines.kv_blocks import salt_word
 from diplex_workers.engines.openai_http import problem_of, status_of, unavailable, unreadable, words_of
 from diplex_workers.engines.runs import Run
 
@@ -50,6 +51,8 @@ def request_of(
     }
     if priority is not None:
         body[dialect.priority] = priority
+    if job.salt and dialect.salt:
+        body[dialect.salt] = salt_word(job.salt)
     if job.choices > 1:
         body["n"] = job.choices
     match job.prompt.WhichOneof("content"):

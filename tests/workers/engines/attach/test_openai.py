@@ -355,3 +355,32 @@ class TestGauges:
         async with attached() as stage:
             assert stage.engine.observed_blocks() is None
             assert stage.engine.slots_now() is None
+
+
+TRITON = """\
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="waiting",version="1"} 1
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="context",version="1"} 1
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="scheduled",version="1"} 4
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="max",version="1"} 512
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="active",version="1"} 0
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="tokens_per",model="tensorrt_llm",version="1"} 64
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="used",model="tensorrt_llm",version="1"} 156
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="free",model="tensorrt_llm",version="1"} 6083
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max",model="tensorrt_llm",version="1"} 6239
+"""
+
+
+class TestTriton:
+    async def test_its_tensorrt_llm_backend_tells_blocks_and_requests(self, server, attached, eventually):
+        server.pages = {"/metrics": TRITON, "/health/ready": ""}
+        async with attached(api="triton", capacity_blocks=None, block_tokens=None) as stage:
+            facts = stage.host.facts[0]
+            await eventually(lambda: stage.engine.observed_blocks() == 156)
+            assert (stage.engine.slots_now(), stage.engine.remarks.waiting) == (4, 1)
+        assert (facts.capacity_blocks, facts.block_tokens, facts.capacity_slots) == (6239, 64, 512)
+
+    async def test_what_its_backends_would_drop_without_a_word_is_refused(self, server, attached):
+        server.pages = {"/metrics": "", "/health/ready": ""}
+        async with attached(api="triton") as stage:
+            job = await stage.done("x", response_format=b'{"type":"json_object"}')
+        assert stage.host.problem(job).field == "response_format"

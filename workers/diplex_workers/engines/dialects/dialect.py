@@ -98,6 +98,8 @@ class Dialect:
     priority_flag: ClassVar[str] = ""
     # The sign of what it then serves first, where it does not say whether it was told (`Offered.priority`).
     sooner: ClassVar[int] = 0
+    # The field in which it takes what a tenant's prefix blocks are kept under; "": none.
+    salt: ClassVar[str] = ""
     # `Gauges.used` follows what it holds from step to step, so that one that does not is wrong.
     exact: ClassVar[bool] = False
 

@@ -36,6 +36,7 @@ class Vllm(Dialect):
     with_tools: ClassVar[Mapping[str, Any]] = MappingProxyType({"tool_choice": "none"})
     priority = "priority"
     sooner = -1
+    salt = "cache_salt"
     priority_flag = "--scheduling-policy priority"
     exact = True
 
