@@ -158,6 +158,20 @@ async def test_an_engine_that_falls_silent_is_killed_and_its_pause_begins_anew(
         assert watched.keeper.pid != first
 
 
+async def test_an_engine_that_answers_and_is_not_well_is_started_anew_when_told(
+    command: tuple[str, ...], port: int
+):
+    async with kept(Start((*command, "--stubborn"), grace=0.1)) as watched:
+        await answers(port)
+        first = watched.keeper.pid
+        watched.keeper.served()
+        await watched.keeper.anew("its gauge is wrong")
+        assert watched.keeper.pid is None
+        await watched.heard("is not well, and was ended")
+        await watched.until(lambda: watched.keeper.starts == 2)
+        assert watched.keeper.pid != first
+
+
 async def test_one_that_answers_again_in_time_is_left_alone(command: tuple[str, ...], port: int):
     async with kept(Start(command, silent=5.0)) as watched:
         await answers(port)

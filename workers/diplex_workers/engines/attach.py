@@ -55,6 +55,8 @@ _EVENTS_SILENT: Final[Seconds] = 10.0
 # Between two looks while it is gone: doubled each time.
 _PAUSE_FIRST: Final[Seconds] = 0.1
 _PAUSE_LAST: Final[Seconds] = 2.0
+# It answers, and cannot be left as it is.
+_SICK: Final = "ENGINE_SICK"
 # Where neither configuration nor server say them: sequences at once, and vLLM's block.
 _SLOTS: Final[Slots] = 64
 _BLOCK: Final[Tokens] = 16
@@ -73,7 +75,8 @@ class AttachEngine:
     """Streams from the server, and watches whether it is there and well.
 
     Args:
-        restart: asks whoever launched it for a new one; `None`: nobody did, so it is waited for.
+        restart: asks whoever launched it for a new one; `None`: nobody did, so it is waited for. An attribute
+            too: whoever launches it may come later.
         every: seconds between two looks.
     """
 
@@ -81,7 +84,7 @@ class AttachEngine:
         self, settings: AttachSettings, *, restart: Restart | None = None, every: Seconds = _LOOK_EVERY
     ) -> None:
         self._settings = settings
-        self._restart = restart
+        self.restart = restart
         self._every = every
         self._bound = LearnedBound()
         self._server: Server = OpenAiServer(settings)
@@ -132,8 +135,8 @@ class AttachEngine:
                 self._problem, self._gauges = gone.message, Gauges()
                 self._runs.fail_all(gone)
                 host.unready(gone.message)
-                if self._restart is not None and gone.reason != UNREACHABLE:
-                    await self._restart(gone.message)
+                if self.restart is not None and gone.reason == _SICK:
+                    await self.restart(gone.message)
 
     async def count(self, model: str, prompt: pb.Prompt) -> Counted:
         if prompt.WhichOneof("content") == "ids":
@@ -275,8 +278,8 @@ class AttachEngine:
             if checked and not ailing and (ailing := self._judge.misstated):
                 assert self._host is not None
                 self._host.ailing(self._wrong(ailing))
-            if ailing and not self._working and self._restart is not None:
-                return unavailable(self._wrong(ailing))
+            if ailing and not self._working and self.restart is not None:
+                return _unfit(self._wrong(ailing))
             try:
                 async with asyncio.timeout(self._every):
                     await self._doubt.wait()
@@ -362,12 +365,10 @@ class AttachEngine:
         """Whether it hangs or takes nothing, though it answers; a single stream that stalled is ended."""
         name, stall, now = self._server.name, self._settings.stall, _now()
         if self._refusals >= _REFUSALS:
-            return unavailable(
-                f"{name} refused {self._refusals} requests in a row, and computed none between"
-            )
+            return _unfit(f"{name} refused {self._refusals} requests in a row, and computed none between")
         if self._pulse.silence(now) > stall:
             have = len(self._working)
-            return unavailable(f"{name} hangs: no token in {stall:g} s, though it has {have} requests")
+            return _unfit(f"{name} hangs: no token in {stall:g} s, though it has {have} requests")
         if not self._gauges.waiting:  # else it may have been put back into the engine's own queue
             for claim in self._pulse.stalled(now, stall):
                 assert self._runs is not None
@@ -375,6 +376,10 @@ class AttachEngine:
                     claim, unavailable(f"{name} brought no token of this request for {stall:g} s")
                 )
         return None
+
+
+def _unfit(message: str) -> Problem:
+    return Problem(StatusCode.UNAVAILABLE, message, _SICK)
 
 
 def _at_most(job: Job, block: Tokens) -> Blocks:

@@ -90,6 +90,7 @@ class Keeper:
         self._told = told
         self._first_pause, self._last_pause = pauses
         self._serves, self._silent = asyncio.Event(), asyncio.Event()
+        self._unwanted, self._gone = asyncio.Event(), asyncio.Event()
         self._served_since = 0.0
         self._tail: deque[str] = deque(maxlen=_LAST_LINES)
         self.problem = f"{self._what} was not started yet"
@@ -117,6 +118,14 @@ class Keeper:
         """It does not answer any more."""
         self._serves.clear()
         self._silent.set()
+
+    async def anew(self, reason: str) -> None:
+        """It answers and is not to be kept: end it, and start it again. Returns once it is gone."""
+        if self.pid is None:
+            return
+        log.warning("%s: %s is started anew: %s", self._name, self._what, reason)
+        self._unwanted.set()
+        await self._gone.wait()
 
     async def keep(self) -> Never:
         """Run it, again and again, until cancelled; then it is ended."""
@@ -155,6 +164,8 @@ class Keeper:
         self.pid, self.starts = process.pid, self.starts + 1
         self._serves.clear()
         self._silent.clear()
+        self._unwanted.clear()
+        self._gone.clear()
         self._tail.clear()
         self._say(f"{self._what} is loading")
         try:
@@ -162,6 +173,7 @@ class Keeper:
         finally:
             self.pid = None
             self._serves.clear()
+            self._gone.set()
 
     async def _until_over(self, process: asyncio.subprocess.Process) -> str:
         assert process.stdout is not None and process.stdin is not None
@@ -199,6 +211,16 @@ class Keeper:
 
     async def _until_unfit(self) -> str:
         """Why it has to be ended."""
+        silent = asyncio.create_task(self._until_silent(), name=f"silence of {self._name}")
+        unwanted = asyncio.create_task(self._unwanted.wait(), name=f"restart of {self._name}")
+        try:
+            await asyncio.wait([silent, unwanted], return_when=asyncio.FIRST_COMPLETED)
+            return silent.result() if silent.done() else "is not well"
+        finally:
+            silent.cancel()
+            unwanted.cancel()
+
+    async def _until_silent(self) -> str:
         start = self._start
         try:
             async with asyncio.timeout(start.ready_within):

@@ -8,6 +8,7 @@ import asyncio
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from diplex_workers.engines.attach import AttachEngine
 from diplex_workers.engines.engine import Engine, Facts, Host
 from diplex_workers.launch.keeper import CannotStart, Keeper
 
@@ -39,6 +40,8 @@ class _Launched:
     def __init__(self, engine: Engine, keeper: Keeper) -> None:
         self._engine = engine
         self.keeper = keeper
+        if isinstance(engine, AttachEngine):
+            engine.restart = keeper.anew
 
     async def serve(self, host: Host) -> None:
         between = _Between(host, self.keeper)
