@@ -15,7 +15,7 @@ SET_UP := .venv/.set-up
 PROTOS := $(wildcard proto/diplex/v1/*.proto)
 STUBS := sdk/diplex/v1/router_pb2.py
 PYTEST := $(PY) -m pytest -q -p no:cacheprovider
-EXTRAS := --extra server --extra rest --extra llamacpp --extra tokenizers --extra qwen --extra nvml --extra events
+EXTRAS := --extra server --extra rest --extra llamacpp --extra tokenizers --extra qwen --extra nvml --extra events --extra grpc-engines
 CHAOS := tests/journeys/test_client_death.py tests/journeys/test_worker_death.py tests/journeys/test_router_death.py
 
 # $(call export,what it is,which groups): pins of uv.lock, which itself is not kept, for it says where files came from.

@@ -3,6 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Any, assert_never
 
+from diplex.wire.status import Problem
 from diplex_cli.failures import UsageError
 from diplex_cli.launching import PIPES, gap_of, half_of, start_of, started
 from diplex_core.config import AttachConfig, LlamaCppConfig, SimConfig, TrtLlmConfig, WorkerConfig
@@ -84,31 +85,38 @@ def _llamacpp(worker: WorkerConfig, engine: LlamaCppConfig) -> "Engine":
 
 
 def _attach(worker: WorkerConfig, engine: AttachConfig, rules: Rules | None) -> "Engine":
+    from diplex_cli.readers import reader_for
     from diplex_workers.engines.attach import AttachEngine, AttachSettings
 
     start = start_of(worker, rules) if engine.launch is not None else None
-    attached = AttachEngine(
-        AttachSettings(
-            model=worker.model.name,
-            url=engine.url,
-            api=engine.api,
-            **_said(
-                upstream_model=engine.upstream_model,
-                api_key=_secret(worker, engine.api_key_env),
-                context=engine.context,
-                guard_blocks=engine.guard_blocks,
-                priorities=engine.priorities,
-                stall=engine.stall_s,
-                check_kv=engine.check_kv,
-                events=engine.events_url,
-                replay=engine.replay_url,
-                events_topic=engine.events_topic,
-                slots=worker.slots or (start.slots if start else None),
-                capacity_blocks=worker.kv_blocks,
-                block_tokens=worker.block_tokens,
+    over_grpc = engine.api.endswith("-grpc")
+    try:
+        attached = AttachEngine(
+            AttachSettings(
+                model=worker.model.name,
+                url=engine.url,
+                api=engine.api,
+                **_said(
+                    upstream_model=engine.upstream_model,
+                    api_key=_secret(worker, engine.api_key_env),
+                    context=engine.context,
+                    guard_blocks=engine.guard_blocks,
+                    priorities=engine.priorities,
+                    stall=engine.stall_s,
+                    check_kv=engine.check_kv,
+                    tokenizer=worker.model.tokenizer or None if over_grpc else None,
+                    events=engine.events_url,
+                    replay=engine.replay_url,
+                    events_topic=engine.events_topic,
+                    slots=worker.slots or (start.slots if start else None),
+                    capacity_blocks=worker.kv_blocks,
+                    block_tokens=worker.block_tokens,
+                ),
             ),
+            load=reader_for(worker.model.name) if over_grpc else None,
         )
-    )
+    except Problem as problem:
+        raise UsageError(problem.message) from problem
     return attached if start is None else started(attached, worker, start)
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grpc import StatusCode
 
+from diplex.wire.status import Problem
 from diplex_cli.engines import engine_for
 from diplex_cli.failures import UsageError
 from diplex_core.config import (
@@ -37,7 +39,7 @@ def worker(engine: Any, **more: Any) -> WorkerConfig:
 def settings_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines that are nothing but the settings that they were made with."""
     for module, name in ((sim, "SimEngine"), (llamacpp, "LlamaCppEngine"), (attach, "AttachEngine")):
-        monkeypatch.setattr(module, name, lambda settings: settings)
+        monkeypatch.setattr(module, name, lambda settings, **more: settings)
 
 
 def test_a_simulated_engine_is_about_the_model_and_the_pattern():
@@ -109,6 +111,22 @@ def test_how_an_attached_server_is_watched_is_the_configurations_to_say():
     assert engine_for(worker(engine)) == attach.AttachSettings(
         url="http://h:1", model="big", api="sglang", priorities=True, stall=5, check_kv=False
     )
+
+
+def test_an_engine_over_grpc_reads_with_the_models_tokenizer():
+    tokenized = ModelConfig("big", tokenizer="/models/big")
+    engine = AttachConfig("vllm-grpc", "grpc://h:1")
+    made: Any = engine_for(replace(worker(engine), model=tokenized))
+    assert made == attach.AttachSettings("grpc://h:1", "big", api="vllm-grpc", tokenizer="/models/big")
+
+
+def test_what_an_engine_over_grpc_needs_is_told_where_it_is_missing(monkeypatch: pytest.MonkeyPatch):
+    def missing(settings: Any, **more: Any) -> None:
+        raise Problem(StatusCode.FAILED_PRECONDITION, "pip install 'diplex[grpc-engines]'", "ENGINE_UNSAID")
+
+    monkeypatch.setattr(attach, "AttachEngine", missing)
+    with pytest.raises(UsageError, match="grpc-engines"):
+        engine_for(worker(AttachConfig("vllm-grpc", "grpc://h:1")))
 
 
 def test_a_key_that_is_not_set_is_told():

@@ -20,6 +20,7 @@ SECRET_NAME: Final = Text(r"[A-Za-z_][A-Za-z0-9_]*", "ACME_KEY")
 HOST: Final = Text(r"[^\s/]+", "127.0.0.1")
 ADDRESS: Final = Text(r"[^\s/]+:[0-9]+", "10.0.0.7:7610")
 HTTP_URL: Final = Text(r"https?://\S+", '"http://127.0.0.1:8000"')
+ENGINE_URL: Final = Text(r"(https?|grpc)://\S+", HTTP_URL.example)
 ZMQ_URL: Final = Text(r"(tcp|ipc)://\S+", '"tcp://127.0.0.1:5557"')
 PORT: Final = Whole(1, 65535)
 ENV_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -112,7 +113,10 @@ ENGINE: Final = ByKind(
                     "What kind of server it is.", OneOf(APIS, "an API"), required=True, example="vllm"
                 ),
                 "url": Key(
-                    "Where it serves HTTP, without /v1.", HTTP_URL, required=True, example=HTTP_URL.example
+                    "Where it serves HTTP, without /v1; gRPC as grpc://host:port.",
+                    ENGINE_URL,
+                    required=True,
+                    example=ENGINE_URL.example,
                 ),
                 "upstream_model": Key("The model's name there, where it is not ours.", Text()),
                 "api_key_env": Key("Environment variable with the key that it asks for.", SECRET_NAME),

@@ -7,7 +7,9 @@ from typing import ClassVar, Final, Literal, TypeAlias
 
 from diplex_core.words import Blocks, Pattern, Rules, Seconds, Slots, Tokens
 
-Api: TypeAlias = Literal["openai", "vllm", "sglang", "trtllm", "llamacpp", "triton"]
+Api: TypeAlias = Literal[
+    "openai", "vllm", "sglang", "trtllm", "llamacpp", "triton", "vllm-grpc", "sglang-grpc", "trtllm-grpc"
+]
 
 EVERYWHERE: Final = MappingProxyType({"0.0.0.0": "127.0.0.1", "::": "::1"})
 """Hosts that mean every address of a machine, and the loopback address that each includes."""

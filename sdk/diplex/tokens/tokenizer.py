@@ -1,10 +1,11 @@
 """One model's tokenizer, in memory."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tokenizers import Tokenizer as Loaded
+from tokenizers.decoders import DecodeStream
 
 from diplex.tokens.pieces import Pieces
 from diplex.tokens.sources import Source
@@ -52,6 +53,11 @@ class Tokenizer:
             case "chat":
                 return self._pieces.ids_of(self._rendered(prompt.chat))
         raise Unrenderable("there is no prompt")
+
+    def writer(self) -> Callable[[Sequence[int]], str]:
+        """Of one answer: told its ids as they come, says the text that is whole by then."""
+        stream = DecodeStream(skip_special_tokens=True)
+        return lambda ids: "".join(stream.step(self._loaded, number) or "" for number in ids)
 
     def hash(self) -> str:
         """Its name, as workers tell it. Takes a quarter of a second."""

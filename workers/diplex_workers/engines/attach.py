@@ -2,7 +2,8 @@
 
 Nothing is exact here but the worker's own account. What the server publishes is a check on it, by two small
 parts that are told the time and what was seen: `pulse`, whether it still computes, and `judge`, whether its
-word on its KV cache can be true. What it says over OpenAI's HTTP is `openai_server`'s to know.
+word on its KV cache can be true. What it says over OpenAI's HTTP is `openai_server`'s to know, over gRPC
+`grpc_server`'s.
 
     answers ──▶ ready: jobs are taken
     health page silent, connection refused, five refusals in a row, or no token though it has work
@@ -29,6 +30,8 @@ from diplex_workers.bound import LearnedBound
 from diplex_workers.engines.attached import AttachSettings, Server
 from diplex_workers.engines.dialects.dialect import Gauges, Offered
 from diplex_workers.engines.engine import Counted, Facts, Host, Job, ModelFacts, Output
+from diplex_workers.engines.grpc_dialects import GRPC_DIALECTS
+from diplex_workers.engines.grpc_server import GrpcServer, Load
 from diplex_workers.engines.judge import Judge, Look, Remarks
 from diplex_workers.engines.kv_events import KvEvents, needed
 from diplex_workers.engines.openai_http import UNREACHABLE, unavailable
@@ -78,16 +81,25 @@ class AttachEngine:
         restart: asks whoever launched it for a new one; `None`: nobody did, so it is waited for. An attribute
             too: whoever launches it may come later.
         every: seconds between two looks.
+        load: how a tokenizer is loaded, for servers over gRPC.
+    Raises:
+        Problem: what its API needs is not installed.
     """
 
     def __init__(
-        self, settings: AttachSettings, *, restart: Restart | None = None, every: Seconds = _LOOK_EVERY
+        self,
+        settings: AttachSettings,
+        *,
+        restart: Restart | None = None,
+        every: Seconds = _LOOK_EVERY,
+        load: Load | None = None,
     ) -> None:
         self._settings = settings
         self.restart = restart
         self._every = every
         self._bound = LearnedBound()
-        self._server: Server = OpenAiServer(settings)
+        over_grpc = settings.api in GRPC_DIALECTS
+        self._server: Server = GrpcServer(settings, load) if over_grpc else OpenAiServer(settings)
         self._host: Host | None = None
         self._runs: Runs | None = None
         self._problem: str | None = f"{self._server.name} was not asked yet"
