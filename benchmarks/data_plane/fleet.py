@@ -103,7 +103,7 @@ def serving(
         command = [sys.executable, "-m", "diplex_cli", "up", "--config", str(file), "--json"]
         command += ["--log-level", "warning", *any_port, *words]
         with machine.running("diplex", command, own_core) as up:
-            said = json.loads(up.line())
+            said = json.loads(up.line(within=60))
             pids: dict[str, int] = said["pids"]
             workers_pids = tuple(pid for name, pid in pids.items() if name in said["workers"])
             machine.pin(workers_pids, load_core)

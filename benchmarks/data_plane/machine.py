@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import select
 import shutil
 import signal
 import socket
@@ -38,13 +39,15 @@ class Running:
     def pid(self) -> int:
         return self.process.pid
 
-    def line(self) -> str:
+    def line(self, within: float | None = None) -> str:
         """The next line that it prints.
 
         Raises:
-            RuntimeError: it ended first; the message ends in the last words of its log.
+            RuntimeError: it ended, or said nothing in time; the message ends in the last words of its log.
         """
         assert self.process.stdout
+        if within is not None and not select.select([self.process.stdout], [], [], within)[0]:
+            raise RuntimeError(f"{self.name} is not ready within {within:g} s: {self.last_words()}")
         text = self.process.stdout.readline().strip()
         if not text:
             raise RuntimeError(f"{self.name} ended before it was ready: {self.last_words()}")

@@ -82,13 +82,19 @@ def main() -> None:
     # What it starts inherits the load's core, unless told otherwise, and ends with it.
     os.sched_setaffinity(0, {machine.cores()[0]})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
+    failed: list[str] = []
     for name in args.only or SCENARIOS:
         profiles.begin(name)
         with held(args.lock):
             began = time.monotonic()
             about = machine.description()
             print(f"{name}: begins", file=sys.stderr, flush=True)
-            found = SCENARIOS[name](args.quick, args.who)
+            try:
+                found = SCENARIOS[name](args.quick, args.who)
+            except RuntimeError as error:
+                print(f"{name}: no result: {error}", file=sys.stderr, flush=True)
+                failed.append(name)
+                continue
         result = {
             "machine": about,
             "quick": args.quick,
@@ -98,6 +104,7 @@ def main() -> None:
         show(name, result)
         if args.out:
             keep(args.out, name, result)
+    sys.exit(1 if failed else 0)
 
 
 def judged(figures: dict[str, Any], by: Callable[[dict[str, Any]], list[dict[str, Any]]]) -> dict[str, Any]:
