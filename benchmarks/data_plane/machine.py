@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -38,6 +38,9 @@ class Running:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    def lives(self) -> bool:
+        return self.process.poll() is None
 
     def line(self, within: float | None = None) -> str:
         """The next line that it prints.
@@ -170,10 +173,10 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def answers(port: int, path: str, within: float) -> bool:
-    """Whether an HTTP server answers 200 to a GET, asked again and again until the time is over."""
+def answers(port: int, path: str, within: float, lives: Callable[[], bool] = lambda: True) -> bool:
+    """Whether an HTTP server answers 200 to a GET, asked again and again while it lives and time is left."""
     until = time.monotonic() + within
-    while time.monotonic() < until:
+    while time.monotonic() < until and lives():
         try:
             with socket.create_connection(("127.0.0.1", port), 1) as connection:
                 connection.settimeout(2)

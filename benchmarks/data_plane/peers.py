@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import machine
 
 _STARTS_WITHIN = 40.0
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,20 @@ def serving(peer: Peer, upstream_ports: Sequence[int]) -> Iterator[Routing]:
         CannotRun: it is not up in time.
     """
     install(peer)
-    _, core = machine.cores()
-    port, prometheus = machine.free_ports(2)
-    words = [
+    with ExitStack() as stack:
+        for _ in range(_TRIES):  # a port that was free may be somebody's by now
+            port, prometheus = machine.free_ports(2)
+            words = _command(peer, port, prometheus, upstream_ports)
+            process = stack.enter_context(machine.running(peer.name, words, machine.cores()[1], speaks=False))
+            if machine.answers(port, "/v1/models", _STARTS_WITHIN, process.lives):
+                yield Routing(port, process.pid)
+                return
+        said = process.last_words().replace(str(Path.home()), "~")
+        raise CannotRun(f"{peer.name} {peer.version} does not serve: {said}")
+
+
+def _command(peer: Peer, port: int, prometheus: int, upstream_ports: Sequence[int]) -> list[str]:
+    return [
         str(peer.program),
         *peer.words,
         *("--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(prometheus)),
@@ -106,7 +118,3 @@ def serving(peer: Peer, upstream_ports: Sequence[int]) -> Iterator[Routing]:
         *("--max-concurrent-requests", "32768", "--log-level", "error"),
         *("--worker-urls", *(f"http://127.0.0.1:{one}" for one in upstream_ports)),
     ]
-    with machine.running(peer.name, words, core, speaks=False) as process:
-        if not machine.answers(port, "/v1/models", _STARTS_WITHIN):
-            raise CannotRun(f"{peer.name} {peer.version} does not serve: {process.last_words()}")
-        yield Routing(port, process.pid)
