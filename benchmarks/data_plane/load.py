@@ -195,7 +195,7 @@ class Stream(asyncio.Protocol):
         group.events += events
         self._tail = looked[-_TAIL:]
         if group.keep_last:
-            group.last = (group.last + data)[-600:]
+            group.last = (group.last + data)[-2000:]
         if looked.endswith(b"0\r\n\r\n"):
             self._ended(now)
 
