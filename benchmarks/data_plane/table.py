@@ -64,7 +64,7 @@ def promises(results: Mapping[str, Any]) -> list[str]:
     lines = ["| what | measured | bar | | of it |", "| --- | ---: | ---: | --- | --- |"]
     for one in rows:
         measured = "-" if one["measured"] is None else f"{_number(one['measured'])} {one['unit']}"
-        note = one["note"].replace("|", "\\|").replace("\n", " ")
+        note = " ".join(one["note"].replace("|", "\\|").split())
         lines.append(f"| {one['what']} | {measured} | {one['bar']:g} | **{one['verdict']}** | {note} |")
     return lines
 
@@ -118,7 +118,7 @@ def _number(value: float) -> str:
     """Three digits that say something."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.3g}"
+    return f"{value:.4g}" if 1 < value < 1.25 else f"{value:.3g}"
 
 
 TABLES = {"promises": promises, "beside": beside, "others": others}
